@@ -1,0 +1,214 @@
+"""The batch record: one header and its frames. What a client sends, what a log stores, what a poll returns.
+
+Layout (Iggy 0.9; little-endian; sizes in bytes):
+
+    header, 256                                 frame, 48 + payload + user headers
+    +-----+------------------+----+             +-----+------------------+----+
+    |   0 | partition id     |  8 |             |   0 | checksum         |  8 |
+    |   8 | base offset      |  8 |             |   8 | message id       | 16 |
+    |  16 | base timestamp   |  8 |             |  24 | offset delta     |  4 |
+    |  24 | origin timestamp |  8 |             |  28 | timestamp delta  |  4 |
+    |  32 | record size      |  8 |             |  32 | headers size     |  4 |
+    |  40 | batch checksum   |  8 |             |  36 | payload size     |  4 |
+    |  48 | message count    |  4 |             |  40 | zero             |  8 |
+    |  52 | zeros            |204 |             |  48 | payload, headers |    |
+    +-----+------------------+----+             +-----+------------------+----+
+
+A message's checksum is XXH3-64 over its frame from byte 8 to its end. The batch checksum is XXH3-64 over
+header bytes 0..39, the message count, and the frames' stored checksums in order: it needs no payload, so
+stamping a new offset costs one header. Timestamps are microseconds since the epoch.
+
+The server gives partition id, base offset, base timestamp and batch checksum; the frames never change.
+A record that starts or stops inside another one keeps its base fields, and its first offset delta is then > 0.
+"""
+
+from struct import Struct, error
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from .errors import Status
+
+Buffer = bytes | bytearray | memoryview
+
+HEADER_SIZE = 256
+FRAME_HEADER_SIZE = 48
+PAYLOAD_SIZE_MAX = 64_000_000
+USER_HEADERS_SIZE_MAX = 100_000
+
+_HEADER = Struct("<6QI")
+_STAMP = Struct("<3Q")
+_HASHED_SIZE = 40
+_CHECKSUM = Struct("<Q")
+_COUNT = Struct("<I")
+_ZEROS = bytes(HEADER_SIZE - _HEADER.size)
+_FRAME = Struct("<Q16xI4xIIQ")  # what the walk looks at: checksum, offset delta, sizes, zero
+_SIZES = Struct("<II")  # at 32 in a frame
+
+
+class BadBatch(Exception):
+    """Say what breaks a record, where in it (bytes), and the status a sender is told."""
+
+    def __init__(self, position: int, what: str, status: Status = Status.INVALID_COMMAND) -> None:
+        super().__init__(f"at byte {position} of the batch: {what}")
+        self.position = position
+        self.what = what
+        self.status = status
+
+
+class Header(msgspec.Struct, gc=False):
+    """A record's header. `size` is the whole record's, header included."""
+
+    partition_id: int
+    base_offset: int
+    base_timestamp_us: int
+    origin_timestamp_us: int
+    size: int
+    checksum: int
+    count: int
+
+
+class Batch(msgspec.Struct, gc=False):
+    """A verified record, ready to be stamped and stored.
+
+    record: the whole record, writable; a view, valid as long as the request it came with.
+    checksums: the frames' stored checksums in order, 8 bytes each.
+    first_delta: the offset delta of the first frame; 0 in everything a client sends.
+    """
+
+    record: memoryview
+    count: int
+    checksums: bytes
+    partition_id: int = 0
+    first_delta: int = 0
+
+
+def read_header(data: Buffer, position: int = 0) -> Header:
+    """Read the header at `position`; raise BadBatch where it can't be one. The checksum is not verified."""
+    try:
+        header = Header(*_HEADER.unpack_from(data, position))
+    except error:
+        raise BadBatch(0, "the header is cut off") from None
+    if header.size < HEADER_SIZE + FRAME_HEADER_SIZE:
+        raise BadBatch(32, f"a record of {header.size} bytes holds no message")
+    if header.count == 0:
+        raise BadBatch(48, "no messages", Status.INVALID_MESSAGES_COUNT)
+    if header.count * FRAME_HEADER_SIZE > header.size - HEADER_SIZE:
+        raise BadBatch(48, f"{header.count} messages can't fit {header.size} bytes")
+    return header
+
+
+def walk(record: memoryview, count: int, first_delta: int = 0) -> bytes:
+    """Verify every frame of `record` and return their stored checksums, 8 bytes each, in order.
+
+    Checked: sizes tile the record exactly, offset deltas ascend by one from `first_delta`, reserved bytes
+    are zero, limits hold, and each message's checksum is right. Raises BadBatch at the first that isn't.
+    """
+    # The hot loop of every send: 0.31 us a frame (CPython 3.11). One unpack for a frame's fields; with
+    # iter_unpack over frames of one size it took as long, so there is one loop only.
+    checksums: list[int] = []
+    position = HEADER_SIZE
+    end_max = len(record)
+    unpack, digest, keep = _FRAME.unpack_from, xxh3_64_intdigest, checksums.append
+    for delta in range(first_delta, first_delta + count):
+        if position + FRAME_HEADER_SIZE > end_max:
+            raise BadBatch(position, f"{count} messages announced, the bytes end after {len(checksums)}")
+        checksum, offset_delta, headers_size, payload_size, reserved = unpack(record, position)
+        end = position + FRAME_HEADER_SIZE + headers_size + payload_size
+        if (
+            end > end_max
+            or offset_delta != delta
+            or reserved
+            or not payload_size
+            or payload_size > PAYLOAD_SIZE_MAX
+            or headers_size > USER_HEADERS_SIZE_MAX
+        ):
+            raise _frame_fault(record, position, delta)
+        if digest(record[position + 8 : end]) != checksum:
+            raise BadBatch(position, "message checksum", Status.INVALID_MESSAGE_CHECKSUM)
+        keep(checksum)
+        position = end
+    if position != end_max:
+        raise BadBatch(position, f"{end_max - position} bytes after the last of {count} messages")
+    return Struct(f"<{count}Q").pack(*checksums)
+
+
+def verify(record: memoryview, header: Header | None = None) -> Batch:
+    """Check all of a record: header, layout, every message checksum, the batch checksum. Raise BadBatch.
+
+    record: exactly one record. Returns a Batch that views it.
+    """
+    header = header or read_header(record)
+    if header.size != len(record):
+        raise BadBatch(32, f"the header says {header.size} bytes, there are {len(record)}")
+    if record[_HEADER.size : HEADER_SIZE].tobytes() != _ZEROS:
+        raise BadBatch(_HEADER.size, "reserved header bytes are not zero")
+    first_delta = _FRAME.unpack_from(record, HEADER_SIZE)[1]
+    checksums = walk(record, header.count, first_delta)
+    if checksum_of(record, checksums) != header.checksum:
+        raise BadBatch(_HASHED_SIZE, "batch checksum", Status.INVALID_BATCH_CHECKSUM)
+    return Batch(record, header.count, checksums, header.partition_id, first_delta)
+
+
+def checksum_of(record: memoryview, checksums: Buffer) -> int:
+    """Compute the batch checksum from the header's fields and the frames' checksums."""
+    return xxh3_64_intdigest(b"".join((record[:_HASHED_SIZE], record[48:52], checksums)))
+
+
+def stamp(batch: Batch, *, base_offset: int, base_timestamp_us: int) -> None:
+    """Write what the server assigns into the record's header, in place."""
+    record = batch.record
+    _STAMP.pack_into(record, 0, batch.partition_id, base_offset, base_timestamp_us)
+    _CHECKSUM.pack_into(record, _HASHED_SIZE, checksum_of(record, batch.checksums))
+
+
+def offsets_of(record: Buffer, header: Header, position: int = 0) -> range:
+    """Return the offsets of the record at `position` of `record`, first delta taken into account."""
+    first = header.base_offset + _FRAME.unpack_from(record, position + HEADER_SIZE)[1]
+    return range(first, first + header.count)
+
+
+def cut(record: memoryview, *, skip: int, count: int) -> list[Buffer]:
+    """Return the part of one record that leaves out its first `skip` messages and holds `count`: header, frames.
+
+    The frames are a view of `record`; base fields stay, size, count and checksum are the part's own.
+    `skip` + `count` must not pass the record's message count, and `count` is at least 1.
+    """
+    header = read_header(record)
+    start = _frame_end(record, HEADER_SIZE, skip)
+    position = start
+    checksums: list[bytes] = []
+    for _ in range(count):
+        checksums.append(bytes(record[position : position + 8]))
+        position = _frame_end(record, position, 1)
+    part = bytearray(HEADER_SIZE)
+    _HEADER.pack_into(
+        part, 0, header.partition_id, header.base_offset, header.base_timestamp_us,
+        header.origin_timestamp_us, HEADER_SIZE + position - start, 0, count,
+    )  # fmt: skip
+    _CHECKSUM.pack_into(part, _HASHED_SIZE, checksum_of(memoryview(part), b"".join(checksums)))
+    return [part, record[start:position]]
+
+
+def _frame_end(record: memoryview, position: int, count: int) -> int:
+    """Return the position behind the `count` frames that start at `position`."""
+    for _ in range(count):
+        headers_size, payload_size = _SIZES.unpack_from(record, position + 32)
+        position += FRAME_HEADER_SIZE + headers_size + payload_size
+    return position
+
+
+def _frame_fault(record: memoryview, position: int, delta: int) -> BadBatch:
+    """Say which rule the frame at `position` breaks."""
+    _, offset_delta, headers_size, payload_size, reserved = _FRAME.unpack_from(record, position)
+    if offset_delta != delta:
+        return BadBatch(position + 24, f"offset delta {offset_delta}, should be {delta}")
+    if reserved:
+        return BadBatch(position + 40, "reserved frame bytes are not zero", Status.INVALID_RESERVED_FIELD)
+    if payload_size > PAYLOAD_SIZE_MAX:
+        return BadBatch(position + 36, f"payload of {payload_size} bytes", Status.TOO_BIG_MESSAGE_PAYLOAD)
+    if headers_size > USER_HEADERS_SIZE_MAX:
+        return BadBatch(position + 32, f"user headers of {headers_size} bytes", Status.TOO_BIG_USER_HEADERS)
+    if not payload_size:
+        return BadBatch(position + 36, "an empty payload", Status.EMPTY_MESSAGE_PAYLOAD)
+    return BadBatch(position, "the frame ends behind the record")

@@ -1,0 +1,173 @@
+"""The vsr wire: requests of Iggy 0.9 clients in, their replies out. See `frames` for the bytes.
+
+A reply has to carry its request's operation, because the client splits the body by it; nothing may stay without
+an answer, because the client waits 30 s and then drops the connection.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+
+import msgspec
+
+from ..batch import Buffer
+from ..commands import BY_CODE, BY_OPERATION, Command
+from ..errors import Status, WireError
+from ..inbox import Inbox, Pool
+from ..model.messages import Polled
+from ..model.users import LoggedIn, Logout
+from ..wire import Request
+from . import frames, session
+from .frames import HEADER_SIZE, Reason, RequestHeader
+from .messages import polled_head
+from .overrides import CODECS
+
+SUCCESS = bytes(4)  # a result section with no failures
+_FAILURE = Struct("<3I")
+
+# Statuses that a client learns by being evicted: while it signs in, and from replicated commands.
+_LOGIN_REASONS = {
+    Status.INVALID_COMMAND: Reason.INVALID_FORMAT,
+    Status.INVALID_FORMAT: Reason.INVALID_FORMAT,
+    Status.INVALID_UTF8: Reason.INVALID_FORMAT,
+    Status.INVALID_CREDENTIALS: Reason.INVALID_CREDENTIALS,
+    Status.INVALID_USERNAME: Reason.INVALID_CREDENTIALS,
+    Status.INVALID_PASSWORD: Reason.INVALID_CREDENTIALS,
+    Status.USER_INACTIVE: Reason.INVALID_CREDENTIALS,
+    Status.INVALID_PERSONAL_ACCESS_TOKEN: Reason.INVALID_TOKEN,
+    Status.INCOMPATIBLE_PROTOCOL_VERSION: Reason.INCOMPATIBLE_VERSION,
+}
+_REASONS = {
+    Status.UNAUTHENTICATED: Reason.NO_SESSION,
+    Status.INVALID_SESSION: Reason.SESSION_TOO_LOW,
+    Status.STALE_CLIENT: Reason.STALE_CLIENT,
+}
+
+
+class VsrWire:
+    """The wire of one connection, or of one QUIC stream. `session` is the connection's."""
+
+    def __init__(self, vsr: session.VsrSession, pool: Pool, *, frame_size_max: int) -> None:
+        self.frame_size_max = frame_size_max
+        self._session = vsr
+        self._inbox = Inbox(lambda data: frames.measure(data, self.frame_size_max), pool)
+
+    @property
+    def unread(self) -> int:
+        return self._inbox.unread
+
+    def space(self, hint: int) -> memoryview:
+        return self._inbox.space()
+
+    def filled(self, count: int) -> None:
+        self._inbox.filled(count)
+
+    def requests(self, count_max: int) -> Iterator[Request]:
+        return map(self._request, self._inbox.frames(count_max))
+
+    def close(self) -> None:
+        self._inbox.close()
+
+    def reply(self, request: Request, reply: msgspec.Struct | None) -> list[Buffer]:
+        header: RequestHeader = request.tag
+        if type(reply) is Polled:
+            return self._polled(header, reply)
+        if isinstance(reply, LoggedIn):
+            self._session.bind(header.client, reply.session)
+            return self._answer(header, SUCCESS + session.write_logged_in(reply))
+        if isinstance(request.command, Logout):
+            self._session.unbind()
+        payload = CODECS[type(reply)].encode(reply) if reply is not None else b""
+        return self._answer(header, SUCCESS + payload if header.operation in frames.FRAMED else payload)
+
+    def refuse(self, request: Request, status: Status) -> list[Buffer]:
+        header: RequestHeader = request.tag
+        if header.operation == frames.REGISTER and (reason := _LOGIN_REASONS.get(status)):
+            return [_evict(header, reason)]
+        if header.operation > frames.LOGOUT and (reason := _REASONS.get(status)):
+            return [_evict(header, reason)]
+        if status is Status.REQUEST_ALREADY_APPLIED:
+            return [self._header(header, 0, status)]
+        if header.operation in frames.FRAMED:
+            return self._answer(header, _FAILURE.pack(1, 0, status))
+        return self._answer(header, b"", status)
+
+    def _request(self, frame: memoryview) -> Request:
+        header = frames.read_request(frame)
+        body = frame[HEADER_SIZE:]
+        if not frames.body_checksum_holds(header, body):
+            return Request(None, header, Status.INVALID_FORMAT)
+        if header.operation == frames.REGISTER:
+            return _login(header, body)
+        command = _command(header)
+        if isinstance(command, Status):
+            return Request(None, header, command)
+        if header.operation > frames.LOGOUT and (settled := self._settled(header)):
+            return settled
+        try:
+            return Request(CODECS[command.request].decode(body), header)
+        except WireError as error:
+            return Request(None, header, error.status)
+
+    def _settled(self, header: RequestHeader) -> Request | None:
+        """Return a replicated command that is not to be executed: of no or an old session, or a duplicate."""
+        vsr = self._session
+        if not vsr.epoch or header.session > vsr.epoch or header.client != vsr.client:
+            return Request(None, header, Status.UNAUTHENTICATED)
+        if header.session < vsr.epoch:
+            return Request(None, header, Status.INVALID_SESSION)
+        if header.operation not in frames.DEDUPLICATED:
+            return None
+        match vsr.repeated(header):
+            case None:
+                return None
+            case Status() as status:
+                return Request(None, header, status)
+            case reply:
+                return Request(None, header, answer=reply)
+
+    def _polled(self, header: RequestHeader, reply: Polled) -> list[Buffer]:
+        head = polled_head(reply)
+        size = len(head) + sum(map(len, reply.records))
+        return [self._header(header, size) + head, *reply.records]
+
+    def _answer(self, header: RequestHeader, body: Buffer, status: Status = Status.OK) -> list[Buffer]:
+        """Return a whole reply, and remember it where the client may ask again."""
+        vsr = self._session
+        if header.operation == frames.NON_REPLICATED:
+            return [self._header(header, len(body), status) + body]
+        vsr.commit += 1
+        answer: list[Buffer] = [self._header(header, len(body), status) + body]
+        if header.operation in frames.DEDUPLICATED and vsr.epoch:
+            vsr.keep(header, answer)
+        return answer
+
+    def _header(self, header: RequestHeader, size: int, status: Status = Status.OK) -> bytes:
+        vsr = self._session
+        return frames.reply_header(header, size=size, session=vsr.epoch, commit=vsr.commit, status=status)
+
+
+def _command(header: RequestHeader) -> Command | Status:
+    """Return the command that a header names, or the status that says why there is none."""
+    if header.operation != frames.NON_REPLICATED:
+        return BY_OPERATION.get(header.operation, Status.FEATURE_UNAVAILABLE)
+    command = BY_CODE.get(header.code)
+    if command is None:
+        return Status.INVALID_COMMAND
+    if command.operation is not None:  # it has to come as the operation it is
+        return Status.FEATURE_UNAVAILABLE
+    return command
+
+
+def _login(header: RequestHeader, body: memoryview) -> Request:
+    if header.session or header.request:
+        return Request(None, header, Status.INVALID_FORMAT)
+    try:
+        return Request(session.read_login(body), header)
+    except WireError as error:
+        return Request(None, header, error.status)
+
+
+def _evict(header: RequestHeader, reason: Reason) -> bytes:
+    if reason is Reason.INCOMPATIBLE_VERSION:
+        return frames.eviction(header, reason, newest=session.NEWEST_VERSION, oldest=session.OLDEST_VERSION)
+    return frames.eviction(header, reason)

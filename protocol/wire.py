@@ -1,0 +1,62 @@
+"""The seam between bytes and commands: what any wire has to be. No wire waits, and none knows a socket."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from .batch import Buffer
+from .errors import Status
+
+
+class Request(msgspec.Struct, gc=False):
+    """One request of a peer. Its command may view received bytes: it lives until `Wire.requests` is called again.
+
+    command: what is asked, or None when `refusal` or `answer` says how to reply already.
+    tag: the wire's own, for the reply.
+    refusal: the status a request that could not be decoded gets; the connection lives.
+    answer: the reply's bytes, when the wire knows them: the request is a duplicate.
+    """
+
+    command: msgspec.Struct | None
+    tag: Any
+    refusal: Status | None = None
+    answer: list[Buffer] | None = None
+
+
+class Wire(Protocol):
+    """One peer's requests in, its replies out. Replies are given in the order of the requests, one each."""
+
+    frame_size_max: int  # bytes; a longer frame is a WireError. Small until the peer has signed in
+
+    @property
+    def unread(self) -> int:
+        """How many bytes have arrived that no request has been made of."""
+        ...
+
+    def space(self, hint: int) -> memoryview:
+        """Return where the next bytes from the peer go, at least one."""
+        ...
+
+    def filled(self, count: int) -> None:
+        """Say that `count` bytes have arrived in the last `space`."""
+        ...
+
+    def requests(self, count_max: int) -> Iterator[Request]:
+        """Yield complete requests in order, each to be answered before the next is taken.
+
+        Raises WireError when the peer can't be followed any more.
+        """
+        ...
+
+    def reply(self, request: Request, reply: msgspec.Struct | None) -> list[Buffer]:
+        """Return the bytes that answer `request`; None is the empty answer."""
+        ...
+
+    def refuse(self, request: Request, status: Status) -> list[Buffer]:
+        """Return the bytes that say `request` failed."""
+        ...
+
+    def close(self) -> None:
+        """Give up what was received. No request may be in use."""
+        ...
