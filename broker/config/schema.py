@@ -1,0 +1,199 @@
+"""The schema: every key the broker knows a meaning for, with its kind, its bounds and its default.
+
+A dataclass is a table of the file, an attribute is a key. An attribute's name is the key's name, Iggy's where Iggy has
+the key; a duration's adds `_us`, for the microseconds it holds. Sizes are in bytes. Where the generations of Iggy
+differ, the default is that of 0.9. `configs/server.toml` says what each key does and when to change it; a test holds
+the two together.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol, TypeGuard, TypeVar
+
+from .kinds import (
+    ADDRESS,
+    COUNT,
+    DURATION,
+    EXPIRY,
+    FLAG,
+    FOLDER,
+    LEVEL,
+    SIZE,
+    TOPIC_SIZE,
+    Kind,
+    Raw,
+    between,
+    choice,
+)
+
+
+class Table(Protocol):
+    """Any dataclass of this module."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+V = TypeVar("V")
+T = TypeVar("T", bound=Table)
+
+
+def key(default: Raw, kind: Kind[V], *, secret: bool = False) -> V:
+    """Declare a key. `default` is written as in the file; a secret is never shown."""
+    return field(default=kind.parse(default), metadata={"kind": kind, "secret": secret})
+
+
+@dataclass(frozen=True)
+class Tcp:
+    """The TCP listener. `wire` is ours: which generation's frames it takes."""
+
+    enabled: bool = key(True, FLAG)
+    address: str = key("127.0.0.1:8090", ADDRESS)
+    wire: str = key("auto", choice("auto", "classic", "vsr"))
+
+
+@dataclass(frozen=True)
+class Http:
+    """The HTTP listener."""
+
+    enabled: bool = key(True, FLAG)
+    address: str = key("127.0.0.1:3000", ADDRESS)
+
+
+@dataclass(frozen=True)
+class Quic:
+    """The QUIC listener."""
+
+    enabled: bool = key(True, FLAG)
+    address: str = key("127.0.0.1:8080", ADDRESS)
+
+
+@dataclass(frozen=True)
+class WebSocket:
+    """The WebSocket listener."""
+
+    enabled: bool = key(True, FLAG)
+    address: str = key("127.0.0.1:8092", ADDRESS)
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What goes to the log."""
+
+    level: str = key("info", LEVEL)
+
+
+@dataclass(frozen=True)
+class TopicDefaults:
+    """What a topic gets that names no value of its own. U64_MAX is no limit and never; 0 does not occur."""
+
+    max_size: int = key("unlimited", TOPIC_SIZE)
+    message_expiry_us: int = key("none", EXPIRY)
+
+
+@dataclass(frozen=True)
+class PartitionDefaults:
+    """What the partitions of a topic get that names no value of its own."""
+
+    enforce_fsync: bool = key(False, FLAG)
+    messages_required_to_save: int = key(1024, between(COUNT, 1, 16_777_216))
+    size_of_messages_required_to_save: int = key("1 MiB", between(SIZE, 0, "1 GiB"))
+    validate_checksum: bool = key(True, FLAG)
+
+
+@dataclass(frozen=True)
+class SegmentDefaults:
+    """What the segments of a topic get that names no value of its own."""
+
+    size: int = key("1 GiB", between(SIZE, "1 MiB", "1 GiB", step=512))
+    preallocate: bool = key(False, FLAG)
+
+
+@dataclass(frozen=True)
+class System:
+    """Where the data is and how topics keep it."""
+
+    path: Path = key("local_data", FOLDER)  # noqa: RUF009 - a field, which ruff cannot see here
+    logging: Logging = Logging()
+    topic: TopicDefaults = TopicDefaults()
+    partition: PartitionDefaults = PartitionDefaults()
+    segment: SegmentDefaults = SegmentDefaults()
+
+
+@dataclass(frozen=True)
+class Pybroker:
+    """What Iggy has no key for: the limits of section 8 of the design, and how long a power failure may reach back."""
+
+    sync_interval_us: int = key("1 s", between(DURATION, "10 ms", "1 h"))
+    frame_size_max: int = key("64 MiB", between(SIZE, "64 KiB", "1 GiB"))
+    frame_size_max_before_login: int = key("64 KiB", between(SIZE, "4 KiB", "1 GiB"))
+    connections_max: int = key(10_000, between(COUNT, 1, 1_000_000))
+    login_timeout_us: int = key("30 s", between(DURATION, "10 ms", "1 d"))
+    write_timeout_us: int = key("30 s", between(DURATION, "10 ms", "1 d"))
+    unread_size_max: int = key("1 MiB", between(SIZE, "4 KiB", "1 GiB"))
+    # Clients refuse a frame over 64 MiB; the rest is for the frame around the messages.
+    poll_size_max: int = key("63 MiB", between(SIZE, "64 KiB", "63 MiB"))
+    requests_per_turn_max: int = key(64, between(COUNT, 1, 65_536))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration."""
+
+    tcp: Tcp = Tcp()
+    http: Http = Http()
+    quic: Quic = Quic()
+    websocket: WebSocket = WebSocket()
+    system: System = System()
+    pybroker: Pybroker = Pybroker()
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the schema: how its values are read, its parsed default, and whether its value may be shown."""
+
+    kind: Kind[Any]
+    default: object
+    secret: bool
+
+
+def keys_of(table: Table, prefix: str = "") -> Iterator[tuple[str, Key]]:
+    """Yield the dotted path of every key of `table` and what is known of it."""
+    for item in fields(table):
+        path = prefix + name_of(item)
+        if is_table(item.default):
+            yield from keys_of(item.default, f"{path}.")
+        else:
+            yield path, Key(item.metadata["kind"], item.default, item.metadata["secret"])
+
+
+def with_values(table: T, values: Mapping[str, object], prefix: str = "") -> T:
+    """Return `table` with the parsed `values`, by dotted path, in place of its own."""
+    given: dict[str, object] = {}
+    for item in fields(table):
+        path = prefix + name_of(item)
+        if is_table(item.default):
+            given[item.name] = with_values(getattr(table, item.name), values, f"{path}.")
+        elif path in values:
+            given[item.name] = values[path]
+    return replace(table, **given)
+
+
+def is_table(default: object) -> TypeGuard[Table]:
+    """Tell a table by the default of its attribute: a key's is never a dataclass."""
+    return is_dataclass(default)
+
+
+def name_of(item: Field[Any]) -> str:
+    """Return the name in the file of the attribute `item`."""
+    return item.name.removesuffix("_us")
+
+
+KEYS: Final = dict(keys_of(Config()))
+
+# The first of each pair must not be more than the second.
+ORDERED: Final = (
+    ("pybroker.frame_size_max_before_login", "pybroker.frame_size_max"),
+    # Retention drops whole segments, so a topic smaller than one could never be kept to its size.
+    ("system.segment.size", "system.topic.max_size"),
+)
