@@ -54,7 +54,8 @@ _IGNORED: Final = {
     "quic.socket": "override_defaults recv_buffer_size send_buffer_size keepalive",
     "system": (
         "backup.path runtime.path compression.allow_override compression.default_algorithm stream.path topic.path "
-        "partition.path segment.archive_expired segment.cache_indexes recovery.recreate_missing_state"
+        "partition.path partition.validate_checksum segment.archive_expired segment.cache_indexes "
+        "recovery.recreate_missing_state"
     ),
     "system.backup": "compatibility.path",
     "system.state": "enforce_fsync max_file_operation_retries retry_delay",
@@ -89,14 +90,15 @@ MISSED_IF_TRUE: Final = frozenset(
     {
         "cluster.enabled",
         "http.tls.enabled",
-        "system.encryption.enabled",
         "system.message_deduplication.enabled",
         "system.recovery.recreate_missing_state",
         "system.segment.archive_expired",
-        "tcp.tls.enabled",
         "websocket.tls.enabled",
     }
 )
+
+# The same, where doing nothing would leave bare what the operator wants covered: the start is refused.
+REFUSED_IF_TRUE: Final = frozenset({"system.encryption.enabled", "tcp.tls.enabled"})
 
 _KNOWN: Final = {path: path for path in (*KEYS, *sorted(IGNORED))} | {"path": "system.path"}
 

@@ -49,7 +49,7 @@ class Tcp:
 
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:8090", ADDRESS)
-    wire: str = key("auto", choice("auto", "classic", "vsr"))
+    wire: str = key("auto", choice("auto", "vsr"))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,6 @@ class PartitionDefaults:
     enforce_fsync: bool = key(False, FLAG)
     messages_required_to_save: int = key(1024, between(COUNT, 1, 16_777_216))
     size_of_messages_required_to_save: int = key("1 MiB", between(SIZE, 0, "1 GiB"))
-    validate_checksum: bool = key(True, FLAG)
 
 
 @dataclass(frozen=True)

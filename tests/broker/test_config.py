@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from pybroker.broker.config import Config, Loaded, load
-from pybroker.broker.config.names import IGNORED, MISSED_IF_TRUE
+from pybroker.broker.config import Config, ConfigError, Loaded, load
+from pybroker.broker.config.names import IGNORED, MISSED_IF_TRUE, REFUSED_IF_TRUE
 from pybroker.broker.config.schema import KEYS, with_values
 from pybroker.broker.units import U64_MAX
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "config"
 GENERATIONS = ["server-0.8.toml", "server-0.9.toml"]
-
-# What Iggy 0.8 has in its shipped file that differs from the defaults, which are those of 0.9.
-FLIPPED: dict[str, dict[str, object]] = {
-    "server-0.8.toml": {"system.partition.validate_checksum": False},
-    "server-0.9.toml": {},
-}
 
 NOT_IN_IGGYS_FILES = {"extra"}
 
@@ -63,7 +57,7 @@ def test_defaults_are_those_of_the_facts() -> None:
     assert (config.system.path, config.system.logging.level) == (Path("local_data"), "info")
     assert (config.system.topic.max_size, config.system.topic.message_expiry_us) == (U64_MAX, U64_MAX)
     assert (config.system.segment.size, config.system.segment.preallocate) == (2**30, False)
-    assert (config.system.partition.enforce_fsync, config.system.partition.validate_checksum) == (False, True)
+    assert config.system.partition.enforce_fsync is False
     assert config.system.partition.messages_required_to_save == 1024
     assert config.system.partition.size_of_messages_required_to_save == 2**20
     assert (config.pybroker.sync_interval_us, config.pybroker.login_timeout_us) == (1_000_000, 30_000_000)
@@ -77,7 +71,7 @@ def test_defaults_are_those_of_the_facts() -> None:
 def test_both_generations_of_iggys_file_load_without_a_warning(name: str, tmp_path: Path) -> None:
     loaded = load(GOLDEN / name, {}, cwd=tmp_path)
     assert warnings(loaded) == []
-    assert loaded.config == with_values(Config(), FLIPPED[name])
+    assert loaded.config == Config()
 
 
 @pytest.mark.parametrize("name", GENERATIONS)
@@ -98,7 +92,7 @@ def test_every_key_is_known_from_one_of_iggys_files_or_ours() -> None:
 
 def test_no_key_is_both_read_and_ignored() -> None:
     assert not IGNORED & KEYS.keys()
-    assert MISSED_IF_TRUE <= IGNORED
+    assert MISSED_IF_TRUE | REFUSED_IF_TRUE <= IGNORED
 
 
 def test_every_key_of_iggys_files_is_known_in_the_environment(tmp_path: Path) -> None:
@@ -240,6 +234,16 @@ def test_protection_that_is_not_there_gets_a_warning(tmp_path: Path, path: str) 
     for loaded in (load_text(tmp_path, f"{path} = true"), load_text(tmp_path, environ={variable: "true"})):
         [message] = warnings(loaded)
         assert "not supported" in message
+    assert warnings(load_text(tmp_path, f"{path} = false")) == []
+
+
+@pytest.mark.parametrize("path", sorted(REFUSED_IF_TRUE))
+def test_protection_of_data_that_is_not_there_stops_the_start(tmp_path: Path, path: str) -> None:
+    variable = f"IGGY_{path.upper().replace('.', '_')}"
+    with pytest.raises(ConfigError, match=path):
+        load_text(tmp_path, f"{path} = true")
+    with pytest.raises(ConfigError, match=variable):
+        load_text(tmp_path, environ={variable: "true"})
     assert warnings(load_text(tmp_path, f"{path} = false")) == []
 
 

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "config"
 VALUES: Mapping[str, object] = {
     "tcp.enabled": False,
     "tcp.address": "[::]:0",
-    "tcp.wire": "classic",
+    "tcp.wire": "vsr",
     "system.path": Path("/var/lib/a \"b\" c"),
     "system.logging.level": "off",
     "system.topic.max_size": 3 * 10**9,
