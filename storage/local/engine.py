@@ -1,0 +1,154 @@
+"""Keeps everything in one data directory of the local file system.
+
+    <root>/lock                                         held by the process that uses the directory
+    <root>/catalog.journal, catalog.snapshot            journal.py
+    <root>/offsets.journal, offsets.snapshot            table.py on journal.py
+    <root>/logs/<log id, 20 digits>/                    log.py
+        <base offset, 20 digits>.log, .index            segment.py, index.py
+        checkpoint                                      recovery.py
+
+A log that is dropped is first renamed, in one step, to a name that no log has; what a crash leaves of it is
+removed at the next start.
+"""
+
+from asyncio import gather
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from ..engine import Clock, LogPolicy
+from ..errors import Locked
+from .disk import Disk
+from .journal import LocalJournal
+from .log import LocalLog, Parts
+from .segment import Maps
+from .syncer import Syncer
+from .table import LocalTable
+
+_ID_DIGITS = 20
+_DROPPED = ".dropped"
+
+
+class LocalEngine:
+    """The engine on local files. See storage.engine.Engine."""
+
+    def __init__(self, root: Path, clock: Clock, sync_interval_s: float, disk: Disk) -> None:
+        """See `open`, which takes the lock and so comes first."""
+        self.syncer = Syncer(sync_interval_s)
+        self._disk = disk
+        self._folder = root / "logs"
+        self._parts = Parts(disk, clock, self.syncer, Maps(disk))
+        self._logs: dict[int, LocalLog] = {}
+        self._lock_fd = -1
+        disk.mkdir(self._folder)
+        self._remove_dropped()
+        self._journal = LocalJournal(disk, self.syncer, root / "catalog")
+        self._offsets = LocalTable(LocalJournal(disk, self.syncer, root / "offsets"))
+
+    @classmethod
+    def open(cls, root: Path, clock: Clock, *, sync_interval_s: float = 1.0, disk: Disk | None = None) -> "LocalEngine":
+        """Open a data directory, or begin a new one, and hold it until `close`.
+
+        What was written is durable after `sync_interval_s` at the latest; the pass that sees to it starts on the
+        running loop, or with the first write in one. Raises Locked if another process holds the directory,
+        Corrupt if the consumer offsets are damaged.
+        """
+        disk = disk or Disk()
+        disk.mkdir(root)
+        lock_fd = _take_lock(disk, root / "lock")
+        try:
+            engine = cls(root, clock, sync_interval_s, disk)
+        except BaseException:
+            disk.close(lock_fd)
+            raise
+        engine._lock_fd = lock_fd
+        engine.syncer.start()
+        return engine
+
+    @staticmethod
+    def erase(root: Path, disk: Disk | None = None) -> None:
+        """Delete what an engine keeps in `root`, and nothing else. Raises Locked if another process holds it."""
+        disk = disk or Disk()
+        disk.mkdir(root)
+        lock_fd = _take_lock(disk, root / "lock")
+        try:
+            for name in disk.listdir(root / "logs"):
+                _remove(disk, root / "logs" / name)
+            for name in disk.listdir(root):
+                if name.partition(".")[0] in ("catalog", "offsets"):
+                    disk.unlink(root / name)
+            disk.fsync_dir(root)
+        finally:
+            disk.close(lock_fd)
+
+    @property
+    def journal(self) -> LocalJournal:
+        return self._journal
+
+    @property
+    def offsets(self) -> LocalTable:
+        return self._offsets
+
+    def open_log(self, log_id: int, policy: LogPolicy) -> LocalLog:
+        """See storage.engine.Engine. A log that is open gets the new policy."""
+        log = self._logs.get(log_id)
+        if log is None or log.is_closed:
+            log = self._logs[log_id] = LocalLog(self._parts, self._path_of(log_id), policy)
+        log.policy = policy
+        return log
+
+    def log_ids(self) -> list[int]:
+        names = self._disk.listdir(self._folder)
+        return sorted(int(name) for name in names if len(name) == _ID_DIGITS and name.isdecimal())
+
+    async def drop_log(self, log_id: int) -> None:
+        log = self._logs.pop(log_id, None)
+        if log is not None:
+            await log.abandon()
+        path = self._path_of(log_id)
+        if path.name not in self._disk.listdir(self._folder):
+            return
+        self._disk.rename(path, path.with_suffix(_DROPPED))
+        await self.syncer.call(_remove, self._disk, path.with_suffix(_DROPPED))
+
+    async def close(self) -> None:
+        """See storage.engine.Engine. Everything is closed even if a sync fails; then raises Poisoned."""
+        if self._lock_fd < 0:
+            return
+        lock_fd, self._lock_fd = self._lock_fd, -1
+        async with AsyncExitStack() as stack:
+            stack.callback(self._disk.close, lock_fd)
+            stack.push_async_callback(self.syncer.close)
+            stack.push_async_callback(self._offsets.close)
+            stack.push_async_callback(self._journal.close)
+            stack.push_async_callback(self._close_logs)
+
+    async def _close_logs(self) -> None:
+        # All at once, so that the threads of the syncer share the waiting.
+        results = await gather(*(log.close() for log in self._logs.values()), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _path_of(self, log_id: int) -> Path:
+        return self._folder / f"{log_id:0{_ID_DIGITS}}"
+
+    def _remove_dropped(self) -> None:
+        for name in self._disk.listdir(self._folder):
+            if name.endswith(_DROPPED):
+                _remove(self._disk, self._folder / name)
+
+
+def _take_lock(disk: Disk, path: Path) -> int:
+    try:
+        return disk.lock(path)
+    except BlockingIOError:
+        pid = (disk.read_file(path) or b"").decode(errors="replace")
+        raise Locked(path.parent, f"process {pid}") from None
+
+
+def _remove(disk: Disk, folder: Path) -> None:
+    """Remove a folder with the files in it and make that durable."""
+    for name in disk.listdir(folder):
+        disk.unlink(folder / name)
+    disk.rmdir(folder)
+    disk.fsync_dir(folder.parent)
