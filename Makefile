@@ -7,7 +7,7 @@ READY  := $(VENV)/ready
 .PHONY: serve test check bench torture clean
 
 serve: $(READY)
-	$(BIN)/pybroker serve --config configs/server.toml
+	$(BIN)/pybroker serve --config configs/server.toml --with-default-root-credentials
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -1,0 +1,198 @@
+"""The whole broker: the one place that knows every part. Built in order, closed in reverse."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..protocol.inbox import Pool
+from ..storage.engine import Engine
+from ..storage.errors import Corrupt, Locked
+from ..storage.local.engine import LocalEngine
+from . import events, passwords
+from .catalog import Catalog
+from .config import Config, to_toml
+from .connection import Limits
+from .dispatch import Dispatch
+from .groups import Groups
+from .listeners.tcp import TcpListener
+from .logs import Logs
+from .offsets import Offsets
+from .session import Clients
+from .state import State
+
+log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 3.0
+CURRENT_CONFIG = Path("runtime", "current_config.toml")
+_LISTENERS = ("tcp", "quic", "http", "websocket")
+DEFAULT_ROOT = ("iggy", "iggy")
+_USERNAME_SIZES = (3, 50)
+_PASSWORD_SIZES = (3, 100)
+
+
+class StartError(Exception):
+    """The broker can't start; the message is one line for the operator."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """Who the root user of a new data directory is. generated: the password is shown once."""
+
+    username: str
+    password: str
+    generated: bool = False
+
+
+def choose_root(environ: Mapping[str, str], *, default_credentials: bool) -> Root:
+    """Take the root user from the environment, the defaults if asked for, or make a password up.
+
+    Raises StartError when only one of the two variables is set, or one has a length that Iggy refuses.
+    """
+    username, password = environ.get("IGGY_ROOT_USERNAME"), environ.get("IGGY_ROOT_PASSWORD")
+    if username is None and password is None:
+        return Root(*DEFAULT_ROOT) if default_credentials else Root(DEFAULT_ROOT[0], passwords.random_password(), True)
+    if not username or not password:
+        raise StartError("set both IGGY_ROOT_USERNAME and IGGY_ROOT_PASSWORD, or neither")
+    for name, value, sizes in (
+        ("IGGY_ROOT_USERNAME", username, _USERNAME_SIZES),
+        ("IGGY_ROOT_PASSWORD", password, _PASSWORD_SIZES),
+    ):
+        if not sizes[0] <= len(value.encode()) <= sizes[1]:
+            raise StartError(f"{name} must have {sizes[0]} to {sizes[1]} bytes, it has {len(value.encode())}")
+    return Root(username, password)
+
+
+class App:
+    """One running broker. `start` and `close` are called once each."""
+
+    def __init__(self, config: Config, root: Root, *, fresh: bool = False) -> None:
+        """root: the root user, if the data directory has none yet. fresh: delete the data first."""
+        self._config = config
+        self.root = root
+        self._fresh = fresh
+        self.created_root = False
+        self._closing = AsyncExitStack()
+
+    async def start(self) -> dict[str, str]:
+        """Open the data, listen, and return the bound addresses by listener. Raises StartError or ConfigError."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+
+    async def close(self) -> None:
+        """Stop accepting, answer what has arrived, flush."""
+        await self._closing.aclose()
+
+    async def _start(self) -> dict[str, str]:
+        config = self._config
+        engine = _open_engine(config, fresh=self._fresh)
+        (config.system.path / CURRENT_CONFIG).unlink(missing_ok=True)
+        self._closing.push_async_callback(engine.close)
+        catalog = _load_catalog(engine)
+        offsets = Offsets(engine.offsets)
+        state = State(
+            config=config,
+            clock=clock_us,
+            catalog=catalog,
+            logs=Logs(engine, offsets),
+            offsets=offsets,
+            groups=Groups(),
+            clients=Clients(),
+            started_at_us=clock_us(),
+        )
+        await state.logs.reconcile(catalog)
+        await self._create_root(catalog)
+        addresses = await self._listen(state)
+        _write_current_config(config, addresses)
+        for name, address in addresses.items():
+            log.info("listening for %s on %s", name, address)
+        return addresses
+
+    async def _create_root(self, catalog: Catalog) -> None:
+        if len(catalog.users):
+            return
+        root = self.root
+        hashed = await passwords.make_hash(root.password)
+        catalog.record(events.UserCreated(catalog.users.next_id, root.username, hashed, clock_us()))
+        await catalog.sync()
+        self.created_root = True
+
+    async def _listen(self, state: State) -> dict[str, str]:
+        config = self._config
+        addresses: dict[str, str] = {}
+        if config.tcp.enabled:
+            listener = TcpListener(
+                dispatch=Dispatch(state),
+                clients=state.clients,
+                pool=Pool(),
+                limits=_limits(config),
+                connections_max=config.pybroker.connections_max,
+            )
+            self._closing.push_async_callback(listener.close, CLOSE_TIMEOUT_S)
+            host, _, port = config.tcp.address.rpartition(":")
+            try:
+                addresses["tcp"] = await listener.open(host.strip("[]"), int(port))
+            except OSError as error:
+                raise StartError(
+                    f"can't listen on tcp.address {config.tcp.address}: {error.strerror or error}"
+                ) from error
+            state.ports["tcp"] = int(addresses["tcp"].rpartition(":")[2])
+        return addresses
+
+
+def clock_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
+    """Open the data directory. Raises StartError, in words for the operator."""
+    path = config.system.path
+    try:
+        if fresh:
+            LocalEngine.erase(path)
+        return LocalEngine.open(path, clock_us, sync_interval_s=config.pybroker.sync_interval_us / 1e6)
+    except Locked as error:
+        raise StartError(f"{error}; stop it, or give this server another system.path") from error
+    except Corrupt as error:
+        raise StartError(f"damaged data: {error}") from error
+    except OSError as error:
+        raise StartError(f"can't use the data directory {path}: {error.strerror or error}") from error
+
+
+def _load_catalog(engine: Engine) -> Catalog:
+    """Fold the journal. Raises StartError where that would lose data."""
+    try:
+        catalog = Catalog(engine.journal)
+    except Corrupt as error:
+        raise StartError(f"damaged data: {error}") from error
+    if engine.log_ids() and not len(catalog.users):
+        # Logs that no catalog knows are removed as leftovers; all of them at once are not that.
+        raise StartError("there are messages but no catalog of them: put catalog.journal and catalog.snapshot back")
+    return catalog
+
+
+def _write_current_config(config: Config, addresses: Mapping[str, str]) -> None:
+    """Say what is in force, where test harnesses look for the bound ports. Listeners that aren't there are off."""
+    off = {name: replace(getattr(config, name), enabled=False) for name in _LISTENERS if name not in addresses}
+    path = config.system.path / CURRENT_CONFIG
+    path.parent.mkdir(exist_ok=True)
+    whole = path.with_suffix(".new")
+    whole.write_text(to_toml(replace(config, **off), addresses=addresses))
+    whole.replace(path)
+
+
+def _limits(config: Config) -> Limits:
+    ours = config.pybroker
+    return Limits(
+        frame_size_max=ours.frame_size_max,
+        frame_size_max_before_login=ours.frame_size_max_before_login,
+        unread_size_max=ours.unread_size_max,
+        requests_per_turn_max=ours.requests_per_turn_max,
+        login_timeout_s=ours.login_timeout_us / 1e6,
+        write_timeout_s=ours.write_timeout_us / 1e6,
+    )

@@ -1,0 +1,107 @@
+"""From a command to its reply: one table, one gate, one place where exceptions become statuses."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from ..protocol.commands import COMMANDS
+from ..protocol.errors import Refused, Status
+from ..protocol.model import groups, messages, offsets, partitions, streams, system, topics, users
+from ..protocol.needs import Need
+from ..storage.errors import Corrupt, Full, OffsetGone, Poisoned
+from . import permissions
+from .services import consumers as consumers_service
+from .services import groups as groups_service
+from .services import messages as messages_service
+from .services import partitions as partitions_service
+from .services import streams as streams_service
+from .services import system as system_service
+from .services import topics as topics_service
+from .services import users as users_service
+from .session import Session
+from .state import State
+
+log = logging.getLogger(__name__)
+
+Service = Callable[[State, Session, Any], Awaitable[Struct | None]]
+
+SERVICES: dict[type[Struct], Service] = {
+    system.Ping: system_service.ping,
+    system.GetStats: system_service.stats,
+    system.GetClusterMetadata: system_service.cluster_metadata,
+    system.DescribeOptions: system_service.describe_options,
+    system.GetMe: system_service.me,
+    system.GetClient: system_service.client,
+    system.GetClients: system_service.clients,
+    users.Login: users_service.login,
+    users.Logout: users_service.logout,
+    messages.PollMessages: messages_service.poll,
+    messages.SendMessages: messages_service.send,
+    offsets.GetConsumerOffset: consumers_service.get,
+    offsets.StoreConsumerOffset: consumers_service.store,
+    offsets.DeleteConsumerOffset: consumers_service.delete,
+    streams.GetStream: streams_service.get,
+    streams.GetStreams: streams_service.get_all,
+    streams.CreateStream: streams_service.create,
+    streams.DeleteStream: streams_service.delete,
+    streams.UpdateStream: streams_service.update,
+    streams.PurgeStream: streams_service.purge,
+    topics.GetTopic: topics_service.get,
+    topics.GetTopics: topics_service.get_all,
+    topics.CreateTopic: topics_service.create,
+    topics.DeleteTopic: topics_service.delete,
+    topics.UpdateTopic: topics_service.update,
+    topics.PurgeTopic: topics_service.purge,
+    partitions.CreatePartitions: partitions_service.create,
+    partitions.DeletePartitions: partitions_service.delete,
+    partitions.DeleteSegments: partitions_service.delete_segments,
+    groups.GetConsumerGroup: groups_service.get,
+    groups.GetConsumerGroups: groups_service.get_all,
+    groups.CreateConsumerGroup: groups_service.create,
+    groups.DeleteConsumerGroup: groups_service.delete,
+    groups.JoinConsumerGroup: groups_service.join,
+    groups.LeaveConsumerGroup: groups_service.leave,
+    groups.SyncConsumerGroup: groups_service.sync,
+}
+
+# A command without its service fails here, at import.
+_ROUTES = {row.request: (row.need, SERVICES[row.request]) for row in COMMANDS}
+
+_STORAGE_STATUSES: dict[type[Exception], Status] = {
+    Full: Status.CANNOT_APPEND_TO_FILE,
+    Poisoned: Status.CANNOT_SAVE_MESSAGES_TO_SEGMENT,
+    Corrupt: Status.CANNOT_READ_MESSAGE,
+    OffsetGone: Status.INVALID_OFFSET,
+}
+
+
+class Dispatch:
+    """Answer commands. Raises Refused, and nothing else but cancellation."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def __call__(self, session: Session, command: Struct) -> Struct | None:
+        need, service = _ROUTES[type(command)]
+        if need is not Need.NOTHING:
+            if not session.epoch:
+                raise Refused(Status.UNAUTHENTICATED)
+            if not permissions.allows(session.user_id, need):
+                raise Refused(Status.UNAUTHORIZED, need.name)
+        try:
+            return await service(self._state, session, command)
+        except Refused:
+            raise
+        except (Full, Poisoned, Corrupt, OffsetGone) as error:
+            log.error("%s from %s failed: %s", type(command).__name__, session.address, error)
+            raise Refused(_STORAGE_STATUSES[type(error)], str(error)) from error
+        except Exception as error:
+            log.exception("%s from %s failed; this is a bug in pybroker", type(command).__name__, session.address)
+            raise Refused(Status.ERROR, str(error)) from error
+
+    def disconnected(self, session: Session) -> None:
+        """Forget a session: its group memberships go with it."""
+        self._state.groups.leave_all(session.client_id)
+        self._state.clients.disconnect(session)

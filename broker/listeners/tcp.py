@@ -1,0 +1,154 @@
+"""TCP: a port, and the channel of each connection that it takes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+from ...protocol.batch import Buffer
+from ...protocol.inbox import Pool
+from ...protocol.primitives import Transport
+from ...protocol.vsr.session import VsrSession
+from ...protocol.vsr.wire import VsrWire
+from ..connection import Connection, Limits
+from ..dispatch import Dispatch
+from ..session import Clients
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 1.0
+BACKLOG = 1024
+
+
+class TcpChannel(asyncio.BufferedProtocol):
+    """One TCP connection. Bytes are received where the wire wants them."""
+
+    def __init__(self, connect: Callable[["TcpChannel", str], Connection]) -> None:
+        self._connect = connect
+        self._transport: asyncio.Transport | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
+        self.connection = self._connect(self, f"{host}:{port}")
+        self._received = self.connection.received
+        self._space = self.connection.wire.space
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._space(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received(nbytes)
+
+    def eof_received(self) -> bool:
+        self.connection.ended()
+        return True  # the connection closes once everything is answered
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self.resume_writing()
+        self.connection.lost()
+
+    def pause_writing(self) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None
+
+    def set_unsent_size_max(self, size: int) -> None:
+        self._open().set_write_buffer_limits(high=size)
+
+    def write(self, buffers: list[Buffer]) -> None:
+        if self._lost:
+            return
+        if len(buffers) == 1:
+            self._open().write(buffers[0])
+        else:
+            self._open().writelines(buffers)
+
+    async def drained(self) -> None:
+        if self._drained is not None:
+            await self._drained
+        if self._lost:
+            raise ConnectionResetError("the peer is gone")
+
+    def pause(self) -> None:
+        self._open().pause_reading()
+
+    def resume(self) -> None:
+        if not self._lost:
+            self._open().resume_reading()
+
+    def close(self) -> None:
+        self._open().close()
+
+    def abort(self) -> None:
+        self._open().abort()
+
+    def _open(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
+
+class TcpListener:
+    """The port and everyone connected to it."""
+
+    def __init__(
+        self, *, dispatch: Dispatch, clients: Clients, pool: Pool, limits: Limits, connections_max: int
+    ) -> None:
+        self._dispatch = dispatch
+        self._clients = clients
+        self._pool = pool
+        self._limits = limits
+        self._connections_max = connections_max
+        self._server: asyncio.Server | None = None
+        self._tasks: dict[asyncio.Task[None], Connection] = {}
+        self._checker: asyncio.Task[None] | None = None
+
+    async def open(self, host: str, port: int) -> str:
+        """Listen; return the bound "host:port". Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: TcpChannel(self._connect), host, port, backlog=BACKLOG)
+        self._checker = loop.create_task(self._check())
+        bound = self._server.sockets[0].getsockname()
+        return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+
+    async def close(self, timeout_s: float) -> None:
+        """Take no more connections, answer what has arrived, and abort what is not done in time."""
+        if self._server is not None:
+            self._server.close()
+        if self._checker is not None:
+            self._checker.cancel()
+        for connection in self._tasks.values():
+            connection.stop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    def _connect(self, channel: TcpChannel, address: str) -> Connection:
+        session = self._clients.connect(Transport.TCP, address)
+        limits = self._limits
+        wire = VsrWire(VsrSession(), self._pool, frame_size_max=limits.frame_size_max_before_login)
+        connection = Connection(wire=wire, session=session, channel=channel, dispatch=self._dispatch, limits=limits)
+        channel.set_unsent_size_max(limits.unread_size_max)
+        task = asyncio.get_running_loop().create_task(connection.run())
+        self._tasks[task] = connection
+        task.add_done_callback(self._tasks.pop)
+        if len(self._tasks) > self._connections_max:
+            log.warning("closed %s: %d connections are open already", address, self._connections_max)
+            connection.stop()
+        return connection
+
+    async def _check(self) -> None:
+        """Look for stalled peers, all at once: a timer each would cost every request."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            for connection in list(self._tasks.values()):
+                connection.check(CHECK_INTERVAL_S)

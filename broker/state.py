@@ -1,0 +1,39 @@
+"""What services work on: the broker's parts, without its sockets and formats."""
+
+from dataclasses import dataclass, field
+
+from ..storage.engine import Clock
+from .catalog import Catalog
+from .config import Config
+from .groups import Groups
+from .logs import Logs
+from .offsets import Offsets
+from .session import Clients
+
+
+@dataclass
+class Counters:
+    """What went through since the start, in bytes of records."""
+
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+@dataclass
+class State:
+    """ports: the listeners' real ones by transport, once they are bound.
+
+    balanced: how many sends without a partition each topic had, by stream and topic id.
+    """
+
+    config: Config
+    clock: Clock
+    catalog: Catalog
+    logs: Logs
+    offsets: Offsets
+    groups: Groups
+    clients: Clients
+    started_at_us: int
+    ports: dict[str, int] = field(default_factory=dict[str, int])
+    counters: Counters = field(default_factory=Counters)
+    balanced: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
