@@ -105,6 +105,8 @@ class Connection:
             log.warning("closed %s: %s", self.session.address, error)
         except ConnectionError as error:
             log.debug("lost %s: %s", self.session.address, error)
+        except Exception:
+            log.exception("closed %s; this is a bug in pybroker", self.session.address)
         finally:
             self._channel.close()
             self.wire.close()
