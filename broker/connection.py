@@ -37,6 +37,11 @@ class Limits:
 class Channel(Protocol):
     """The sending half of a transport."""
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes of answers the peer has not taken yet."""
+        ...
+
     def write(self, buffers: list[Buffer]) -> None: ...
 
     async def drained(self) -> None:
@@ -75,7 +80,9 @@ class Connection:
         self._seen = 0
         self._silent_s = 0.0
         self._stuck_s = 0.0
+        self._unsent = 0
         self._draining = False
+        self._unsent = 0
 
     def received(self, count: int) -> None:
         """Take note of bytes that went into the wire's space."""
@@ -116,7 +123,9 @@ class Connection:
         """Abort a peer that stalls: with half a frame, without signing in, or without reading its answers."""
         self._silent_s = 0 if self._received != self._seen else self._silent_s + elapsed_s
         self._seen = self._received
-        self._stuck_s = self._stuck_s + elapsed_s if self._draining else 0
+        unsent = self._channel.unsent
+        self._stuck_s = self._stuck_s + elapsed_s if self._draining and unsent >= self._unsent else 0
+        self._unsent = unsent
         waits_for_more = self._waiter is not None and (self.wire.unread or not self.session.signed_in)
         if waits_for_more and self._silent_s > self._limits.login_timeout_s:
             what = f"an unfinished frame of {self.wire.unread} bytes" if self.wire.unread else "no login"
@@ -127,11 +136,12 @@ class Connection:
     async def _serve(self) -> None:
         answers: list[Buffer] = []
         while True:
-            size = 0
+            size = answered = 0
             try:
                 for request in self.wire.requests(self._limits.requests_per_turn_max):
                     answer = await self._answer(request)
                     answers += answer
+                    answered += 1
                     size += sum(map(len, answer))
                     if size > WRITE_SIZE:
                         await self._write(answers)
@@ -142,10 +152,11 @@ class Connection:
             if answers:
                 await self._write(answers)
                 answers = []
-            elif self._ending:
+            if answered:  # a turn has a limit: there may be more
+                continue
+            if self._ending:
                 return
-            else:
-                await self._arrival()
+            await self._arrival()
 
     async def _answer(self, request: Request) -> list[Buffer]:
         if request.answer is not None:
@@ -168,6 +179,8 @@ class Connection:
         self._draining = True
         await self._channel.drained()
         self._draining = False
+        self._stuck_s = 0.0
+        self._unsent = 0
 
     async def _arrival(self) -> None:
         """Wait for bytes, unless some came while requests were being answered."""

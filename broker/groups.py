@@ -33,6 +33,10 @@ class Member(msgspec.Struct):
         self.turn += 1
         return partition_id
 
+    def current_partition(self) -> int | None:
+        """Return the partition that `next_partition` gave last, the first before that."""
+        return self.partitions[max(self.turn - 1, 0) % len(self.partitions)] if self.partitions else None
+
 
 class Membership(msgspec.Struct):
     """One group's members in the order they joined."""

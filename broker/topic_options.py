@@ -55,6 +55,11 @@ def _among(values: dict[Any, Any]) -> Callable[[Any], Any]:
     return parse
 
 
+def _expiry_us(value: str | int) -> int:
+    """Read an expiry: a number is microseconds, a text needs its unit."""
+    return value if isinstance(value, int) else parse_expiry_us(value)
+
+
 _COMPRESSIONS = {"none": Compression.NONE, "gzip": Compression.GZIP}
 
 ROWS = (
@@ -70,7 +75,7 @@ ROWS = (
         "message_expiry",
         ("message_expiry_us",),
         ValueKind.U64,
-        parse_expiry_us,
+        _expiry_us,
         "microseconds after which a message may be deleted",
         updatable=True,
     ),

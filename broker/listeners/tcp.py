@@ -62,6 +62,10 @@ class TcpChannel(asyncio.BufferedProtocol):
     def set_unsent_size_max(self, size: int) -> None:
         self._open().set_write_buffer_limits(high=size)
 
+    @property
+    def unsent(self) -> int:
+        return self._open().get_write_buffer_size()
+
     def write(self, buffers: list[Buffer]) -> None:
         if self._lost:
             return

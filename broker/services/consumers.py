@@ -26,7 +26,14 @@ class Reader(msgspec.Struct):
 
 
 def reader_of(
-    state: State, session: Session, stream: Stream, topic: Topic, consumer: Consumer, partition_id: int | None
+    state: State,
+    session: Session,
+    stream: Stream,
+    topic: Topic,
+    consumer: Consumer,
+    partition_id: int | None,
+    *,
+    polls: bool = True,
 ) -> Reader | None:
     """Return who reads what; None for a group member that asked for a partition it does not own (any more).
 
@@ -39,7 +46,10 @@ def reader_of(
     member = state.groups.member(GroupKey(stream.id, topic.id, group.id), session.client_id)
     if member is None:
         raise Refused(Status.CONSUMER_GROUP_MEMBER_NOT_FOUND, f"group {group.name}")
-    chosen = member.next_partition() if partition_id is None else topic.partition(partition_id).id
+    if partition_id is not None:
+        chosen = topic.partition(partition_id).id
+    else:
+        chosen = member.next_partition() if polls else member.current_partition()
     if chosen not in member.partitions:
         return None
     return Reader(consumer.kind, group.id, topic.partitions[chosen])
@@ -86,7 +96,7 @@ def _owner(
     command: model.StoreConsumerOffset | model.DeleteConsumerOffset,
 ) -> Reader:
     """Return the reader that changes its offset: of a group, only the member that owns the partition."""
-    reader = reader_of(state, session, stream, topic, command.consumer, command.partition_id)
+    reader = reader_of(state, session, stream, topic, command.consumer, command.partition_id, polls=False)
     if reader is None:
         raise Refused(Status.CONSUMER_GROUP_PARTITION_NOT_OWNED, f"partition {command.partition_id}")
     return reader

@@ -44,13 +44,13 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     reader = reader_of(state, session, stream, topic, command.consumer, command.partition_id)
     if reader is None:
         return Polled(RESYNC_PARTITION, 0, 0, [])
-    log = state.logs.of(reader.partition)
+    log_id, log = reader.log_id, state.logs.of(reader.partition)
     start = await _start(state, command, reader, log)
     chunks: list[memoryview] = []
     if command.count and start < log.bounds.next:
         chunks = await log.read(start, ReadLimit(command.count, state.config.pybroker.poll_size_max))
     records, offsets = select(chunks, start, command.count)
-    if command.auto_commit and offsets:
+    if command.auto_commit and offsets and reader.log_id == log_id:  # a purge may have come while it was read
         persisted = topic.settings.offsets_persisted
         await state.offsets.store(reader.log_id, reader.kind, reader.id, offsets[-1], persisted=persisted)
     state.counters.read_bytes += sum(map(len, records))

@@ -45,6 +45,8 @@ async def delete(state: State, _session: Session, command: model.DeleteStream) -
     gone = log_ids(stream.topics)
     state.catalog.record(events.StreamDeleted(stream.id))
     state.groups.drop(stream.id)
+    for topic in stream.topics:
+        state.balanced.pop((stream.id, topic.id), None)
     await state.catalog.sync()
     await state.logs.drop(gone)
 

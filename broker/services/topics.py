@@ -65,6 +65,7 @@ async def delete(state: State, _session: Session, command: model.DeleteTopic) ->
     gone = log_ids([topic])
     state.catalog.record(events.TopicDeleted(stream.id, topic.id))
     state.groups.drop(stream.id, topic.id)
+    state.balanced.pop((stream.id, topic.id), None)
     await state.catalog.sync()
     await state.logs.drop(gone)
 

@@ -94,6 +94,8 @@ class VsrWire:
     def _request(self, frame: memoryview) -> Request:
         header = frames.read_request(frame)
         body = frame[HEADER_SIZE:]
+        if header.operation > frames.LOGOUT and (status := self._stranger(header)):
+            return Request(None, header, status)
         if not frames.body_checksum_holds(header, body):
             return Request(None, header, Status.INVALID_FORMAT)
         if header.operation == frames.REGISTER:
@@ -101,23 +103,23 @@ class VsrWire:
         command = _command(header)
         if isinstance(command, Status):
             return Request(None, header, command)
-        if header.operation > frames.LOGOUT and (settled := self._settled(header)):
+        if header.operation in frames.DEDUPLICATED and (settled := self._settled(header)):
             return settled
         try:
             return Request(CODECS[command.request].decode(body), header)
         except WireError as error:
             return Request(None, header, error.status)
 
-    def _settled(self, header: RequestHeader) -> Request | None:
-        """Return a replicated command that is not to be executed: of no or an old session, or a duplicate."""
+    def _stranger(self, header: RequestHeader) -> Status | None:
+        """Return why a replicated command is not of this session. Asked first: a stranger takes no request number."""
         vsr = self._session
         if not vsr.epoch or header.session > vsr.epoch or header.client != vsr.client:
-            return Request(None, header, Status.UNAUTHENTICATED)
-        if header.session < vsr.epoch:
-            return Request(None, header, Status.INVALID_SESSION)
-        if header.operation not in frames.DEDUPLICATED:
-            return None
-        match vsr.repeated(header):
+            return Status.UNAUTHENTICATED
+        return Status.INVALID_SESSION if header.session < vsr.epoch else None
+
+    def _settled(self, header: RequestHeader) -> Request | None:
+        """Return the answer of a command that came before, None for a new one."""
+        match self._session.repeated(header):
             case None:
                 return None
             case Status() as status:

@@ -30,6 +30,8 @@ POLL_COUNT = 1000
 # Whoever is connected while a server starts again dials it this often, for up to 20 s.
 REDIAL_INTERVAL = timedelta(milliseconds=100)
 REDIALS_MAX = 200
+# The client's default. A group's member learns by it of partitions that it was given, so some tests shorten it.
+HEARTBEAT_INTERVAL = timedelta(seconds=5)
 
 # How the wheel words a status. It leaves out, or makes up, the ids and names in them.
 ERROR_TEXTS = {
@@ -74,17 +76,41 @@ async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = CAL
         await asyncio.sleep(WAIT_INTERVAL_S)
 
 
-def new_client(address: str, *, username: str = "iggy", password: str = "iggy", redial: bool = True) -> IggyClient:
+def new_client(
+    address: str,
+    *,
+    username: str = "iggy",
+    password: str = "iggy",
+    redial: bool = True,
+    heartbeat_interval: timedelta = HEARTBEAT_INTERVAL,
+) -> IggyClient:
     """Return a client that is not connected; redial: it waits for a server that is away."""
     reconnection = TcpReconnectionConfig(
         enabled=redial, max_retries=REDIALS_MAX, interval=REDIAL_INTERVAL, reestablish_after=REDIAL_INTERVAL
     )
     login = AutoLogin.username_password(username, password)
-    return IggyClient(TcpConfig(server_address=address, auto_login=login, reconnection=reconnection))
+    return IggyClient(
+        TcpConfig(
+            server_address=address,
+            auto_login=login,
+            reconnection=reconnection,
+            heartbeat_interval=heartbeat_interval,
+        )
+    )
 
 
-async def connect(address: str, *, username: str = "iggy", password: str = "iggy", redial: bool = True) -> IggyClient:
-    client = new_client(address, username=username, password=password, redial=redial)
+async def connect(
+    address: str,
+    *,
+    username: str = "iggy",
+    password: str = "iggy",
+    redial: bool = True,
+    heartbeat_interval: timedelta = HEARTBEAT_INTERVAL,
+) -> IggyClient:
+    """Return a client that is connected and signed in."""
+    client = new_client(
+        address, username=username, password=password, redial=redial, heartbeat_interval=heartbeat_interval
+    )
     await bounded(client.connect())
     return client
 
