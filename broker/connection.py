@@ -88,8 +88,10 @@ class Connection:
         """Take note of bytes that went into the wire's space."""
         self.wire.filled(count)
         self._received += count
+        # Woken and not running yet counts as busy: the loop may deliver more before the task's turn comes.
+        busy = self._waiter is None or self._waiter.done()
         self._wake()
-        if self._waiter is None and not self._paused and self.wire.unread > self._limits.unread_size_max:
+        if busy and not self._paused and self.wire.unread > self._limits.unread_size_max:
             self._paused = True
             self._channel.pause()
 

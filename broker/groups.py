@@ -19,11 +19,16 @@ class GroupKey(NamedTuple):
 
 
 class Member(msgspec.Struct):
-    """turn: how often it polled without saying which partition; it gets its own ones in turn."""
+    """turn: how often it polled without saying which partition; it gets its own ones in turn.
+
+    stale: its partitions were dealt anew and it does not know yet. A member that still owns what it polls would
+    else learn only from its next heartbeat that it has more, 5 s later.
+    """
 
     id: MemberId
     partitions: list[int] = []
     turn: int = 0
+    stale: bool = False
 
     def next_partition(self) -> int | None:
         """Return the partition whose turn it is, None for a member that has none."""
@@ -50,6 +55,7 @@ class Membership(msgspec.Struct):
         shares = assign(self.partitions_count, len(self.members))
         for member, share in zip(self.members.values(), shares, strict=True):
             member.partitions = share
+            member.stale = True
 
 
 def assign(partitions_count: int, members_count: int) -> list[list[int]]:
@@ -85,9 +91,10 @@ class Groups:
         membership = self._memberships.setdefault(key, Membership(partitions_count))
         if member_id in membership.members:
             return
-        membership.members[member_id] = Member(member_id)
+        member = membership.members[member_id] = Member(member_id)
         self._joined.setdefault(member_id, []).append(key)
         membership.deal()
+        member.stale = False  # who joins asks for its partitions anyway
 
     def leave(self, key: GroupKey, member_id: MemberId) -> bool:
         """Remove a member and deal its partitions; return whether it was one."""

@@ -152,13 +152,19 @@ def defaults(config: Config) -> TopicSettings:
 
 
 def resolve(options: Options, base: TopicSettings, server: TopicSettings) -> TopicSettings:
-    """Return `base` changed by `options`; a value of 0 takes the server's default. Raises Refused."""
+    """Return `base` changed by `options`; a value of 0 takes the server's default. Raises Refused.
+
+    Durability has two spellings, and the client sends "replicated" unasked: where they differ the stronger holds.
+    """
     changes: dict[str, object] = {}
     for option in options:
         row = _row(option)
         value: object = _parse(row, option)
         for field in row.fields:
-            changes[field] = getattr(server, field) if value == 0 and value is not False else value
+            if isinstance(value, bool):
+                changes[field] = value or changes.get(field) is True
+            else:
+                changes[field] = getattr(server, field) if value == 0 else value
     settings = replace(base, **changes)
     if settings.max_topic_size < settings.segment_size:
         raise Refused(

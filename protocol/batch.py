@@ -116,11 +116,10 @@ def walk(record: memoryview, count: int, first_delta: int = 0) -> bytes:
         checksum, offset_delta, headers_size, payload_size, reserved = unpack(record, position)
         end = position + FRAME_HEADER_SIZE + headers_size + payload_size
         if (
-            end > end_max
-            or offset_delta != delta
+            offset_delta != delta
             or reserved
-            or not payload_size
-            or payload_size > PAYLOAD_SIZE_MAX
+            or end > end_max
+            or not 0 < payload_size <= PAYLOAD_SIZE_MAX
             or headers_size > USER_HEADERS_SIZE_MAX
         ):
             raise _frame_fault(record, position, delta)

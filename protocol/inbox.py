@@ -1,11 +1,16 @@
 """Where a connection's bytes arrive: blocks that frames are received into and read from, without copies.
 
 Small frames share a block. A frame too large for what is left of its block gets a block of its own as soon as
-its size is known, so its body is received where it will be read. The views that `frames` returns stay valid
-until it is called again; only then are their blocks reused. An idle connection holds no block.
+its size is known, so its body is received where it will be read; complete, it keeps that block until it is read,
+and the next bytes go elsewhere. The views that `frames` returns stay valid until it is called again; only then are
+their blocks reused. An idle connection holds no block.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from .errors import WireError
 
 BLOCK_SIZE = 64 * 1024
 POOLED_SIZE_MAX = 64 * 1024 * 1024
@@ -40,7 +45,9 @@ class Pool:
 class Inbox:
     """The receiving half of one connection. `unread` is what has arrived and is in no complete frame yet."""
 
-    __slots__ = ("_block", "_end", "_limit", "_measure", "_need", "_pool", "_retired", "_start", "_typical", "_view")
+    __slots__ = (
+        "_block", "_end", "_limit", "_measure", "_need", "_pool", "_retired", "_start", "_typical", "_view", "_waiting",
+    )  # fmt: skip
 
     def __init__(self, measure: Measure, pool: Pool) -> None:
         self._measure = measure
@@ -53,16 +60,20 @@ class Inbox:
         self._need = 0  # size of the frame at `start`, 0 when not known
         self._typical = BLOCK_SIZE  # a producer's frames are of one size: the next block is made for the last frame
         self._retired: list[bytearray] = []
+        self._waiting: deque[tuple[bytearray, memoryview]] = deque()  # complete frames that filled their block
 
     @property
     def unread(self) -> int:
-        return self._end - self._start
+        return self._end - self._start + sum(len(frame) for _, frame in self._waiting)
 
     def space(self) -> memoryview:
         """Return where the next bytes go; never empty."""
         if self._end == self._limit:
+            if self._block is not None and self._holds_one_frame():
+                self._set_aside(self._block)
+            unread = self._end - self._start
             size = self._need or self._typical
-            self._move(size if size > self.unread else 2 * self.unread)
+            self._move(size if size > unread else 2 * unread)
         return self._view[self._end : self._limit]
 
     def filled(self, count: int) -> None:
@@ -76,6 +87,11 @@ class Inbox:
         """
         self._reuse()
         for _ in range(count_max):
+            if self._waiting:
+                block, frame = self._waiting.popleft()
+                self._retired.append(block)
+                yield frame
+                continue
             if self._start == self._end:
                 return
             size = self._need or self._measure(self._view[self._start : self._end])
@@ -92,6 +108,8 @@ class Inbox:
 
     def close(self) -> None:
         """Give up the blocks. The views must be dead."""
+        self._retired += (block for block, _ in self._waiting)
+        self._waiting.clear()
         self._reuse()
         if self._block is not None:
             self._pool.give(self._block)
@@ -106,6 +124,20 @@ class Inbox:
             self._move(size)
         elif size > BLOCK_SIZE:
             self._limit = self._start + size
+
+    def _holds_one_frame(self) -> bool:
+        """Say whether what has arrived in the block, and was not read, is a frame and nothing else."""
+        if not self._need:
+            with suppress(WireError):  # `frames` will raise it.
+                self._need = self._measure(self._view[self._start : self._end])
+        return 0 < self._need == self._end - self._start
+
+    def _set_aside(self, block: bytearray) -> None:
+        """Keep the large frame at `start`, which ends where its block's bytes end, until it is asked for."""
+        self._waiting.append((block, self._view[self._start : self._end]))
+        self._typical = max(self._need, BLOCK_SIZE)
+        self._block = None
+        self._need = self._start = self._end = 0
 
     def _move(self, size: int) -> None:
         """Go on in a fresh block of at least `size` bytes, taking the unread bytes along."""

@@ -147,7 +147,7 @@ class TcpListener:
         task.add_done_callback(self._tasks.pop)
         if len(self._tasks) > self._connections_max:
             log.warning("closed %s: %d connections are open already", address, self._connections_max)
-            connection.stop()
+            channel.abort()
         return connection
 
     async def _check(self) -> None:

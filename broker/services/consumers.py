@@ -5,8 +5,8 @@ import msgspec
 from ...protocol.errors import Refused, Status
 from ...protocol.model import offsets as model
 from ...protocol.primitives import Consumer, ConsumerKind
-from ..catalog import Partition, Stream, Topic
-from ..groups import GroupKey
+from ..catalog import Group, Partition, Stream, Topic
+from ..groups import GroupKey, Member
 from ..offsets import consumer_id
 from ..session import Session
 from ..state import State
@@ -25,34 +25,58 @@ class Reader(msgspec.Struct):
         return self.partition.log_id
 
 
-def reader_of(
-    state: State,
-    session: Session,
-    stream: Stream,
-    topic: Topic,
-    consumer: Consumer,
-    partition_id: int | None,
-    *,
-    polls: bool = True,
+def poller(
+    state: State, session: Session, stream: Stream, topic: Topic, consumer: Consumer, partition_id: int | None
 ) -> Reader | None:
-    """Return who reads what; None for a group member that asked for a partition it does not own (any more).
+    """Return who polls what; None for a group member that has to ask for its partitions anew.
 
+    That is one that names a partition it does not own, or polls for the first time since they were dealt anew.
     Without a partition a single consumer gets the first, a group's member its own in turn. Raises Refused for what
     does not exist and for a connection that has not joined the group.
     """
     if consumer.kind is ConsumerKind.SINGLE:
         return Reader(consumer.kind, consumer_id(consumer.id), topic.partition(partition_id or 0))
+    group, member = _membership(state, session, stream, topic, consumer)
+    if partition_id is None:
+        partition_id = member.next_partition()
+    elif member.stale:
+        member.stale = False  # told once: a client that never asks is not kept waiting
+        return None
+    return _owned(topic, group, member, partition_id)
+
+
+def owner(
+    state: State, session: Session, stream: Stream, topic: Topic, consumer: Consumer, partition_id: int | None
+) -> Reader:
+    """Return who changes its offset: of a group, only the member that owns the partition; without one, its last polled.
+
+    Raises Refused as `poller` does, and for a member that does not own the partition.
+    """
+    if consumer.kind is ConsumerKind.SINGLE:
+        return Reader(consumer.kind, consumer_id(consumer.id), topic.partition(partition_id or 0))
+    group, member = _membership(state, session, stream, topic, consumer)
+    chosen = member.current_partition() if partition_id is None else partition_id
+    if reader := _owned(topic, group, member, chosen):
+        return reader
+    raise Refused(Status.CONSUMER_GROUP_PARTITION_NOT_OWNED, f"partition {partition_id}")
+
+
+def _membership(
+    state: State, session: Session, stream: Stream, topic: Topic, consumer: Consumer
+) -> tuple[Group, Member]:
     group = topic.group(consumer.id)
     member = state.groups.member(GroupKey(stream.id, topic.id, group.id), session.client_id)
     if member is None:
         raise Refused(Status.CONSUMER_GROUP_MEMBER_NOT_FOUND, f"group {group.name}")
-    if partition_id is not None:
-        chosen = topic.partition(partition_id).id
-    else:
-        chosen = member.next_partition() if polls else member.current_partition()
-    if chosen not in member.partitions:
+    return group, member
+
+
+def _owned(topic: Topic, group: Group, member: Member, partition_id: int | None) -> Reader | None:
+    """Return the member's reader of a partition, None for one that it does not own."""
+    partition = None if partition_id is None else topic.partition(partition_id)
+    if partition is None or partition.id not in member.partitions:
         return None
-    return Reader(consumer.kind, group.id, topic.partitions[chosen])
+    return Reader(ConsumerKind.GROUP, group.id, partition)
 
 
 async def get(state: State, _session: Session, command: model.GetConsumerOffset) -> model.ConsumerOffset | None:
@@ -73,7 +97,7 @@ async def get(state: State, _session: Session, command: model.GetConsumerOffset)
 
 async def store(state: State, session: Session, command: model.StoreConsumerOffset) -> None:
     stream, topic = state.catalog.topic(command.stream, command.topic)
-    reader = _owner(state, session, stream, topic, command)
+    reader = owner(state, session, stream, topic, command.consumer, command.partition_id)
     if command.offset >= state.logs.of(reader.partition).bounds.next:
         raise Refused(Status.INVALID_OFFSET, f"{command.offset} was never given out")
     persisted = topic.settings.offsets_persisted
@@ -82,24 +106,10 @@ async def store(state: State, session: Session, command: model.StoreConsumerOffs
 
 async def delete(state: State, session: Session, command: model.DeleteConsumerOffset) -> None:
     stream, topic = state.catalog.topic(command.stream, command.topic)
-    reader = _owner(state, session, stream, topic, command)
+    reader = owner(state, session, stream, topic, command.consumer, command.partition_id)
     persisted = topic.settings.offsets_persisted
     if not await state.offsets.delete(reader.log_id, reader.kind, reader.id, persisted=persisted):
         raise Refused(Status.CONSUMER_OFFSET_NOT_FOUND, f"partition {reader.partition.id}")
-
-
-def _owner(
-    state: State,
-    session: Session,
-    stream: Stream,
-    topic: Topic,
-    command: model.StoreConsumerOffset | model.DeleteConsumerOffset,
-) -> Reader:
-    """Return the reader that changes its offset: of a group, only the member that owns the partition."""
-    reader = reader_of(state, session, stream, topic, command.consumer, command.partition_id, polls=False)
-    if reader is None:
-        raise Refused(Status.CONSUMER_GROUP_PARTITION_NOT_OWNED, f"partition {command.partition_id}")
-    return reader
 
 
 def _known_id(topic: Topic, consumer: Consumer) -> int | None:

@@ -58,7 +58,10 @@ async def sync(state: State, session: Session, command: model.SyncConsumerGroup)
     """Tell a member its partitions; None for a connection that is not one."""
     key, _, _ = _find(state, command)
     member = state.groups.member(key, session.client_id)
-    return model.GroupAssignment(state.groups.generation(key), member.partitions) if member else None
+    if member is None:
+        return None
+    member.stale = False
+    return model.GroupAssignment(state.groups.generation(key), member.partitions)
 
 
 def _find(

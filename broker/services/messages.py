@@ -10,7 +10,7 @@ from ...storage.engine import Log, ReadLimit
 from ..catalog import Stream, Topic
 from ..session import Session
 from ..state import State
-from .consumers import Reader, reader_of
+from .consumers import Reader, poller
 from .views import current_offset
 
 
@@ -41,7 +41,7 @@ def _choose(state: State, stream: Stream, topic: Topic, partitioning: Partitioni
 
 async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     stream, topic = state.catalog.topic(command.stream, command.topic)
-    reader = reader_of(state, session, stream, topic, command.consumer, command.partition_id)
+    reader = poller(state, session, stream, topic, command.consumer, command.partition_id)
     if reader is None:
         return Polled(RESYNC_PARTITION, 0, 0, [])
     log_id, log = reader.log_id, state.logs.of(reader.partition)

@@ -1,15 +1,12 @@
 """Layouts as data: one description of a payload both reads and writes it."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from ..errors import WireError
 from ..reader import Reader, Writer
-
-_REMEMBERED_SIZE_MAX = 1024
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
@@ -107,21 +104,3 @@ def sized(item: Codec[T]) -> Codec[T]:
         writer.raw(data)
 
     return Codec(read, write)
-
-
-def remembered(codec: Codec[T], count_max: int = 4096) -> Codec[T]:
-    """Remember what payloads decoded to: clients repeat theirs. The values are shared, so they must be frozen.
-
-    A lookup is 0.2 us where decoding a poll takes 5 us. Payloads over a kibibyte are not worth keeping.
-    """
-
-    @lru_cache(count_max)
-    def decode(payload: bytes) -> T:
-        return codec.read(Reader(memoryview(payload)))
-
-    def read(reader: Reader) -> T:
-        if reader.remaining > _REMEMBERED_SIZE_MAX:
-            return codec.read(reader)
-        return decode(bytes(reader.take(reader.remaining)))
-
-    return Codec(read, codec.write)

@@ -5,15 +5,15 @@ from typing import Any
 from msgspec import Struct
 
 from ..model import groups, messages, offsets, partitions, streams, system, topics, users
-from .codec import F32, U8, U16, U32, U64, Codec, counted, layout, remembered, rest
-from .fields import CONSUMER, FLAG, IDENTIFIER, NAME, PARTITION_ID, STRATEGY, TEXT, TRANSPORT
+from .codec import F32, U8, U16, U32, U64, Codec, counted, layout, rest
+from .fields import IDENTIFIER, NAME, TEXT, TRANSPORT
+from .polls import CONSUMER_OF_TOPIC, POLL_MESSAGES
 
 Codecs = dict[type[Struct], Codec[Any]]
 
 STREAM_ID: dict[str, Codec[Any]] = {"stream": IDENTIFIER}
 TOPIC_ID = STREAM_ID | {"topic": IDENTIFIER}
 GROUP_ID = TOPIC_ID | {"group": IDENTIFIER}
-CONSUMER_OF_TOPIC: dict[str, Codec[Any]] = {"consumer": CONSUMER} | TOPIC_ID | {"partition_id": PARTITION_ID}
 
 CLUSTER_NODE = layout(
     system.ClusterNode,
@@ -86,9 +86,7 @@ SHARED: Codecs = {
     system.ClientDetails: layout(system.ClientDetails, client=CLIENT, groups=rest(GROUP_REFERENCE)),
     system.Clients: layout(system.Clients, clients=rest(CLIENT)),
     users.Logout: layout(users.Logout),
-    messages.PollMessages: remembered(
-        layout(messages.PollMessages, **CONSUMER_OF_TOPIC, strategy=STRATEGY, count=U32, auto_commit=FLAG)
-    ),
+    messages.PollMessages: POLL_MESSAGES,
     offsets.GetConsumerOffset: layout(offsets.GetConsumerOffset, **CONSUMER_OF_TOPIC),
     offsets.ConsumerOffset: layout(offsets.ConsumerOffset, partition_id=U32, current_offset=U64, stored_offset=U64),
     streams.GetStream: layout(streams.GetStream, **STREAM_ID),

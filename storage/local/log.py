@@ -284,10 +284,14 @@ class LocalLog:
         return poll.buffers
 
     def _size_wanted(self, segment: Segment, poll: Poll) -> int:
-        """Guess how many bytes hold what `poll` still wants, so that the common poll is one read."""
-        message = segment.size // (segment.end - segment.base) + 1
-        record = segment.records_size // segment.records + 1 if segment.records else RECORD_SIZE_GUESS
-        wanted = min((poll.stop - poll.offset) * message * 9 // 8 + record, max(poll.room, 0))
+        """Guess how many bytes hold what `poll` still wants, so that the common poll is one read.
+
+        Exact where records are alike: a large one too many would cost as much as the one that is wanted.
+        """
+        records = max(segment.records, 1)
+        record = -(-segment.records_size // records) or RECORD_SIZE_GUESS
+        messages = max((segment.end - segment.base) * record // max(segment.size, 1), 1)  # in such a record
+        wanted = min(-((poll.offset - poll.stop) // messages) * record, max(poll.room, 0))
         skipped = INDEX_GAP_SIZE if poll.offset < poll.first else 0
         return max(wanted + skipped, record, poll.need, WINDOW_SIZE)
 

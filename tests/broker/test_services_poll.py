@@ -235,12 +235,26 @@ async def test_member_that_polls_anothers_partition_is_told_to_resync(broker: Br
     members = [broker.connect(), broker.connect()]
     await broker.create_group(*members)
     for owner, session in enumerate(members):
+        await broker.sync_group(session)
         for partition_id in (0, 1):
             polled = await broker.poll(FIRST, 1, consumer=GROUP, partition_id=partition_id, session=session)
             if partition_id == owner:
                 assert polled.partition_id == partition_id
             else:
                 assert polled == Polled(RESYNC_PARTITION, 0, 0, [])
+
+
+async def test_first_poll_after_partitions_were_dealt_anew_is_told_to_resync(broker: Broker) -> None:
+    first, second = broker.connect(), broker.connect()
+    await broker.create_group(first, second)
+    partitions: list[int] = []
+    for _ in range(2):
+        polled = await broker.poll(FIRST, 1, consumer=GROUP, partition_id=0, session=first)
+        partitions.append(polled.partition_id)
+    assert partitions == [RESYNC_PARTITION, 0], "once: a client that never asks is not kept waiting"
+    broker.dispatch.disconnected(second)
+    await broker.sync_group(first)
+    assert (await broker.poll(FIRST, 1, consumer=GROUP, partition_id=1, session=first)).partition_id == 1
 
 
 async def test_member_without_partitions_is_told_to_resync(broker: Broker) -> None:

@@ -133,6 +133,18 @@ def test_unknown_key_is_refused(key: str) -> None:
     assert refusal((text_option(key, "1"),)) is Status.UNSUPPORTED_OPTION_KEY
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(
+    ("durability", "fsync", "persisted"),
+    [("replicated", 1, True), ("replicated", 0, False), ("persisted", 0, True), ("persisted", 1, True)],
+)
+def test_of_two_spellings_of_durability_the_stronger_holds(
+    durability: str, fsync: int, persisted: bool, swapped: bool
+) -> None:
+    options = (text_option("durability", durability), number_option("enforce_fsync", fsync, BOOL))
+    assert resolve(options[::-1] if swapped else options, SERVER, SERVER).persisted is persisted
+
+
 @pytest.mark.parametrize("option", [number_option("enforce_fsync", 1, BOOL), text_option("enforce_fsync", "true")])
 def test_older_word_for_durability_sets_both(option: Option) -> None:
     settings = resolve((option,), SERVER, SERVER)

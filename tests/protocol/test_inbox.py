@@ -141,6 +141,20 @@ def test_large_frame_is_received_where_it_is_read(inbox: Inbox) -> None:
     assert view == frame
 
 
+def test_complete_large_frame_stays_where_it_is_when_more_arrives(inbox: Inbox) -> None:
+    first, second = make_frame(3 * BLOCK_SIZE, seed=1), make_frame(3 * BLOCK_SIZE, seed=2)
+    home: bytearray | None = None
+    for frame in (first, second):
+        position = 0
+        while position < len(frame):
+            position += feed(inbox, frame[position:])
+        home = home or inbox._block
+    assert inbox.unread == len(first) + len(second)
+    views = list(inbox.frames(2))
+    assert views == [first, second]
+    assert views[0].obj is home
+
+
 def test_next_frames_of_a_producer_need_no_second_block() -> None:
     class CountingPool(Pool):
         taken = 0

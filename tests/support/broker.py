@@ -17,7 +17,7 @@ from pybroker.broker.session import Clients, Session
 from pybroker.broker.state import State
 from pybroker.protocol.batch import HEADER_SIZE, Buffer, offsets_of, read_header
 from pybroker.protocol.errors import Refused, Status
-from pybroker.protocol.model.groups import CreateConsumerGroup, JoinConsumerGroup
+from pybroker.protocol.model.groups import CreateConsumerGroup, GroupAssignment, JoinConsumerGroup, SyncConsumerGroup
 from pybroker.protocol.model.messages import Polled, PollMessages, SendMessages, Sent
 from pybroker.protocol.model.streams import CreateStream
 from pybroker.protocol.model.topics import CreateTopic
@@ -122,6 +122,9 @@ class Broker:
         await self.ask(CreateConsumerGroup("s", topic, name))
         for member in members:
             await self.ask(JoinConsumerGroup("s", topic, name), member)
+
+    async def sync_group(self, member: Session, *, name: str = "g", topic: Identifier = "t") -> GroupAssignment | None:
+        return await self.ask(SyncConsumerGroup("s", topic, name), member)
 
     async def send(self, *payloads: bytes, partition_id: int | None = 0, topic: Identifier = "t") -> Sent:
         """Send one batch, balanced where no partition is named."""
