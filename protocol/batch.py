@@ -22,6 +22,7 @@ The server gives partition id, base offset, base timestamp and batch checksum; t
 A record that starts or stops inside another one keeps its base fields, and its first offset delta is then > 0.
 """
 
+from array import array
 from struct import Struct, error
 
 import msgspec
@@ -38,12 +39,18 @@ USER_HEADERS_SIZE_MAX = 100_000
 
 _HEADER = Struct("<6QI")
 _STAMP = Struct("<3Q")
+_SPAN = Struct("<8xQ16xQ8xI")
 _HASHED_SIZE = 40
 _CHECKSUM = Struct("<Q")
 _COUNT = Struct("<I")
 _ZEROS = bytes(HEADER_SIZE - _HEADER.size)
 _FRAME = Struct("<Q16xI4xIIQ")  # what the walk looks at: checksum, offset delta, sizes, zero
 _SIZES = Struct("<II")  # at 32 in a frame
+
+_ALIKE_COUNT_MIN = 32  # from where on frames of one size are faster verified together
+_COPIED_SIZE_MAX = 512
+_DELTAS_COUNT = 16_384
+_DELTAS = memoryview(array("I", range(_DELTAS_COUNT)))
 
 
 class BadBatch(Exception):
@@ -104,8 +111,13 @@ def walk(record: memoryview, count: int, first_delta: int = 0) -> bytes:
     Checked: sizes tile the record exactly, offset deltas ascend by one from `first_delta`, reserved bytes
     are zero, limits hold, and each message's checksum is right. Raises BadBatch at the first that isn't.
     """
-    # The hot loop of every send: 0.31 us a frame (CPython 3.11). One unpack for a frame's fields; with
-    # iter_unpack over frames of one size it took as long, so there is one loop only.
+    if count >= _ALIKE_COUNT_MIN and (checksums := _walk_alike(record, count, first_delta)):
+        return checksums
+    return _walk_each(record, count, first_delta)
+
+
+def _walk_each(record: memoryview, count: int, first_delta: int) -> bytes:
+    """Verify frame by frame: 0.33 us for one of 100 bytes, 0.40 us for one of 1000 (CPython 3.11)."""
     checksums: list[int] = []
     position = HEADER_SIZE
     end_max = len(record)
@@ -130,6 +142,43 @@ def walk(record: memoryview, count: int, first_delta: int = 0) -> bytes:
     if position != end_max:
         raise BadBatch(position, f"{end_max - position} bytes after the last of {count} messages")
     return Struct(f"<{count}Q").pack(*checksums)
+
+
+def _walk_alike(record: memoryview, count: int, first_delta: int) -> bytes:
+    """Verify frames that have one size, field by field over all of them; return b"" where they don't or are wrong.
+
+    What is wrong is for `_walk_each` to say. This takes 0.16 us for a frame of 100 bytes and 0.26 us for one of
+    1000: half and two thirds of frame by frame. Most producers send messages of one size, or one kind.
+    """
+    size = (len(record) - HEADER_SIZE) // count
+    is_alike = size * count == len(record) - HEADER_SIZE and size % 4 == 0 and size >= FRAME_HEADER_SIZE
+    if first_delta + count > _DELTAS_COUNT or not is_alike:
+        return b""
+    words = record[HEADER_SIZE:].cast("I")  # fields are columns of this table, a frame is a row
+    step = size // 4
+    deltas = _DELTAS[first_delta : first_delta + count].tobytes()
+    headers_size, payload_size = words[8], words[9]
+    if headers_size + payload_size + FRAME_HEADER_SIZE != size or not payload_size or words[10] or words[11]:
+        return b""
+    if headers_size > USER_HEADERS_SIZE_MAX or words[6::step].tobytes() != deltas:
+        return b""
+    for column in (8, 9, 10, 11):
+        if words[column::step].tobytes() != words[column : column + 1].tobytes() * count:
+            return b""
+    checksums = Struct(f"<{count}Q").pack(*_digests(record, size))
+    pairs = memoryview(checksums).cast("I")
+    if words[0::step].tobytes() != pairs[0::2].tobytes() or words[1::step].tobytes() != pairs[1::2].tobytes():
+        return b""
+    return checksums
+
+
+def _digests(record: memoryview, size: int) -> list[int]:
+    """Return the message checksums that the frames of `record`, all of `size` bytes, should have."""
+    if size <= _COPIED_SIZE_MAX:
+        bodies = Struct(f"8x{size - 8}s").iter_unpack(record[HEADER_SIZE:])
+        return [xxh3_64_intdigest(body) for (body,) in bodies]
+    # A view costs 0.11 us whatever its size; a copy is faster as long as it is small.
+    return [xxh3_64_intdigest(record[start : start + size - 8]) for start in range(HEADER_SIZE + 8, len(record), size)]
 
 
 def verify(record: memoryview, header: Header | None = None) -> Batch:
@@ -161,10 +210,12 @@ def stamp(batch: Batch, *, base_offset: int, base_timestamp_us: int) -> None:
     _CHECKSUM.pack_into(record, _HASHED_SIZE, checksum_of(record, batch.checksums))
 
 
-def offsets_of(record: Buffer, header: Header, position: int = 0) -> range:
-    """Return the offsets of the record at `position` of `record`, first delta taken into account."""
-    first = header.base_offset + _FRAME.unpack_from(record, position + HEADER_SIZE)[1]
-    return range(first, first + header.count)
+def span_of(record: Buffer, position: int = 0) -> tuple[int, int, int]:
+    """Return first offset, size in bytes and message count of the stored record at `position`: 0.15 us.
+
+    Nothing is checked, and a stored record's first delta is 0.
+    """
+    return _SPAN.unpack_from(record, position)
 
 
 def cut(record: memoryview, *, skip: int, count: int) -> list[Buffer]:

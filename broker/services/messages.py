@@ -2,11 +2,11 @@
 
 from xxhash import xxh32_intdigest
 
-from ...protocol.batch import Buffer, cut, offsets_of, read_header
+from ...protocol.batch import Buffer, cut, span_of
 from ...protocol.errors import Refused, Status
 from ...protocol.model.messages import RESYNC_PARTITION, Polled, PollMessages, SendMessages, Sent
 from ...protocol.primitives import Partitioning, PartitioningKind, PollingKind
-from ...storage.engine import Log, ReadLimit
+from ...storage.engine import Bounds, Log, ReadLimit
 from ..catalog import Stream, Topic
 from ..session import Session
 from ..state import State
@@ -45,9 +45,10 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     if reader is None:
         return Polled(RESYNC_PARTITION, 0, 0, [])
     log_id, log = reader.log_id, state.logs.of(reader.partition)
-    start = await _start(state, command, reader, log)
+    bounds = log.bounds
+    start = max(await _start(state, command, reader, log, bounds), bounds.first)
     chunks: list[memoryview] = []
-    if command.count and start < log.bounds.next:
+    if command.count and start < bounds.next:
         chunks = await log.read(start, ReadLimit(command.count, state.config.pybroker.poll_size_max))
     records, offsets = select(chunks, start, command.count)
     if command.auto_commit and offsets and reader.log_id == log_id:  # a purge may have come while it was read
@@ -57,22 +58,20 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     return Polled(reader.partition.id, current_offset(log.bounds), len(offsets), records)
 
 
-async def _start(state: State, command: PollMessages, reader: Reader, log: Log) -> int:
-    """Return the offset that a poll starts at, never before the first that is left."""
-    bounds = log.bounds
+async def _start(state: State, command: PollMessages, reader: Reader, log: Log, bounds: Bounds) -> int:
+    """Return the offset that a poll asks to start at; it may lie before the first that is left."""
     match command.strategy.kind:
         case PollingKind.NEXT:
             stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
-            start = bounds.first if stored is None else stored + 1
+            return bounds.first if stored is None else stored + 1
         case PollingKind.OFFSET:
-            start = command.strategy.value
+            return command.strategy.value
         case PollingKind.FIRST:
-            start = bounds.first
+            return bounds.first
         case PollingKind.LAST:
-            start = bounds.next - command.count
+            return bounds.next - command.count
         case PollingKind.TIMESTAMP:
-            start = await log.offset_at(command.strategy.value)
-    return max(start, bounds.first)
+            return await log.offset_at(command.strategy.value)
 
 
 def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffer], range]:
@@ -88,16 +87,15 @@ def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffe
     for chunk in chunks:
         run_start = position = 0
         while position < len(chunk) and end < start + count:
-            header = read_header(chunk, position)
-            offsets = offsets_of(chunk, header, position)
-            skip = max(start - offsets.start, 0)
-            wanted = min(len(offsets) - skip, start + count - end)
-            after = position + header.size
-            if wanted < len(offsets):
+            base, size, held = span_of(chunk, position)
+            skip = max(start - base, 0)
+            wanted = min(held - skip, start + count - end)
+            after = position + size
+            if wanted < held:
                 records += [chunk[run_start:position]] if position > run_start else []
                 records += cut(chunk[position:after], skip=skip, count=wanted)
                 run_start = after
-            end = offsets.start + skip + wanted
+            end = base + skip + wanted
             position = after
         if position > run_start:
             records.append(chunk[run_start:position])

@@ -31,7 +31,7 @@ DEDUPLICATED = frozenset(range(128, 150))
 _REQUEST = Struct("<32x16sI8xB67x16sQ16xQB7xQ4xI56x")
 _REPLY = Struct("<32x16sI8xB67x16s16x16sQQ8xQB7xI36x")
 _EVICTION = Struct("<48xI8xB67x16sII103xB")
-_SIZE = Struct("<I")
+_START = Struct("<Q40xI")
 _REQUEST_COMMAND = 5
 _REPLY_COMMAND = 8
 _EVICTION_COMMAND = 13
@@ -69,12 +69,11 @@ def measure(data: memoryview, size_max: int) -> int:
     """Return the size of the frame that `data` begins, 0 when there is too little of it. Raises WireError."""
     # The first 16 bytes are a checksum that no client makes: anything there is another protocol, and waiting
     # for the rest of a header would leave that peer hanging.
-    if data[:8].tobytes().strip(b"\0"):
+    arrived = len(data) >= SIZE_END
+    start, size = _START.unpack_from(data) if arrived else (any(data[:8]), 0)
+    if start:
         raise WireError(0, "a vsr header, which begins with zeros", data[:8].hex(" "))
-    if len(data) < SIZE_END:
-        return 0
-    size = _SIZE.unpack_from(data, 48)[0]
-    if not HEADER_SIZE <= size <= size_max:
+    if arrived and not HEADER_SIZE <= size <= size_max:
         raise WireError(48, f"a frame of {HEADER_SIZE} to {size_max} bytes", str(size))
     return size
 

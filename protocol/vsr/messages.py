@@ -46,12 +46,14 @@ def _target(metadata: bytes) -> _Target:
 
 def _read_send(reader: Reader) -> SendMessages:
     """Decode and verify a send. The batch views the reader's data."""
+    data = reader.data
     size = reader.u32()
-    if size > METADATA_SIZE_MAX:
-        raise WireError(0, f"metadata of at most {METADATA_SIZE_MAX} bytes", str(size))
-    target = _target(bytes(reader.take(size, "metadata")))
-    record = reader.take(reader.remaining)
     start = 4 + size
+    if size > METADATA_SIZE_MAX or start > len(data):
+        raise WireError(0, f"metadata of at most {METADATA_SIZE_MAX} bytes, all there", str(size))
+    target = _target(data[4:start].tobytes())
+    record = data[start:]
+    reader.position = len(data)
     try:
         header = read_header(record)
         if header.count != target.messages_count:

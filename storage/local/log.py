@@ -17,7 +17,7 @@ from ...protocol.batch import Batch, stamp
 from ..engine import Bounds, Clock, LogPolicy, ReadLimit
 from ..errors import Corrupt, Full, OffsetGone, Poisoned
 from .disk import NO_ROOM, Disk, write_whole
-from .index import INDEX_GAP_SIZE, Cover
+from .index import Cover
 from .recovery import Checkpoint, checkpoint_path, encode_checkpoint, recover
 from .segment import WINDOW_SIZE, Maps, Poll, Segment, Window, build_index, look, take, unlink, walk, write_index
 from .syncer import Group, Syncer
@@ -26,6 +26,8 @@ from .syncer import Group, Syncer
 CHECKPOINT_GAP_SIZE = 16 * 1024 * 1024
 # Places where a reader is expected next: as many readers of a partition poll without a search.
 HINTS_MAX = 64
+# A read of less costs the same.
+READ_SIZE_MIN = 4096
 # The size of a record as long as none was seen since the start.
 RECORD_SIZE_GUESS = 4096
 
@@ -286,14 +288,15 @@ class LocalLog:
     def _size_wanted(self, segment: Segment, poll: Poll) -> int:
         """Guess how many bytes hold what `poll` still wants, so that the common poll is one read.
 
-        Exact where records are alike: a large one too many would cost as much as the one that is wanted.
+        Nearly exact where records are alike: a large one too many would cost as much as the one that is wanted.
         """
         records = max(segment.records, 1)
         record = -(-segment.records_size // records) or RECORD_SIZE_GUESS
         messages = max((segment.end - segment.base) * record // max(segment.size, 1), 1)  # in such a record
         wanted = min(-((poll.offset - poll.stop) // messages) * record, max(poll.room, 0))
-        skipped = INDEX_GAP_SIZE if poll.offset < poll.first else 0
-        return max(wanted + skipped, record, poll.need, WINDOW_SIZE)
+        wanted += min(wanted // 8, WINDOW_SIZE)
+        skipped = WINDOW_SIZE if poll.offset < poll.first else 0
+        return max(wanted + skipped, record, poll.need, READ_SIZE_MIN)
 
     def _remember(self, segment: Segment, poll: Poll) -> None:
         """Keep the place where the next poll will start: behind the last record, or inside of it."""

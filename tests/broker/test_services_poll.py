@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybroker.broker.services.messages import select
-from pybroker.protocol.batch import cut, read_header, stamp
+from pybroker.protocol.batch import read_header, stamp
 from pybroker.protocol.errors import Status
 from pybroker.protocol.model.groups import JoinConsumerGroup
 from pybroker.protocol.model.messages import RESYNC_PARTITION, Polled, PollMessages
@@ -319,15 +319,6 @@ def test_select_cuts_chunks_of_any_size_to_the_asked_messages(
     selected, offsets = select(chunks, start, count)
     assert offsets == range(start, min(start + count, total))
     assert payloads_of([memoryview(join(selected))]) == [str(offset).encode() for offset in offsets]
-
-
-def test_select_of_a_part_counts_from_its_first_message() -> None:
-    """A log may hold records that are themselves parts: their first offset delta is above 0."""
-    batch = make_batch([b"0", b"1", b"2", b"3"])
-    stamp(batch, base_offset=10, base_timestamp_us=1)
-    part = memoryview(b"".join(cut(batch.record, skip=1, count=3)))
-    selected, offsets = select([part], 12, 1)
-    assert (payloads_of([memoryview(join(selected))]), offsets) == ([b"2"], range(12, 13))
 
 
 def test_select_of_nothing_is_nothing() -> None:

@@ -14,16 +14,17 @@ from pybroker.protocol.batch import (
     BadBatch,
     Batch,
     Header,
+    _walk_alike,
+    _walk_each,
     checksum_of,
     cut,
-    offsets_of,
     read_header,
     stamp,
     verify,
     walk,
 )
 from pybroker.protocol.errors import Status
-from support.batches import make_batch, make_frame, payloads_of
+from support.batches import make_batch, make_frame, offsets_of, payloads_of
 from xxhash import xxh3_64_intdigest
 
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=8)
@@ -282,3 +283,37 @@ def test_one_message_record_as_its_bytes() -> None:
     )
     assert bytes(head[48:52]).hex() == "01000000"
     assert bytes(frames[24:]).hex() == "01000000" + "00000000" + "00000000" + "02000000" + "00" * 8 + b"bc".hex()
+
+
+ALIKE = [(40, 4), (64, 600), (33, 1000)]
+
+
+@pytest.mark.parametrize(("count", "payload_size"), ALIKE)
+def test_frames_of_one_size_are_walked_together_with_the_same_result(count: int, payload_size: int) -> None:
+    record = make_batch([bytes([number % 251]) * payload_size for number in range(count)]).record
+    together = _walk_alike(record, count, 0)
+    assert together == _walk_each(record, count, 0) == walk(record, count)
+    part = memoryview(bytearray().join(cut(record, skip=1, count=count - 1)))
+    assert _walk_alike(part, count - 1, 1) == _walk_each(part, count - 1, 1)
+
+
+@pytest.mark.parametrize(("count", "payload_size"), ALIKE)
+def test_wrong_byte_among_frames_of_one_size_is_found_and_named(count: int, payload_size: int) -> None:
+    record = make_batch([bytes([number]) * payload_size for number in range(count)]).record
+    frame_size = FRAME_HEADER_SIZE + payload_size
+    for frame in (0, 1, count - 1):
+        for byte in (*range(FRAME_HEADER_SIZE), frame_size - 1):
+            position = HEADER_SIZE + frame * frame_size + byte
+            record[position] ^= 1
+            with pytest.raises(BadBatch) as caught:
+                walk(record, count)
+            assert HEADER_SIZE + frame * frame_size <= caught.value.position <= position
+            record[position] ^= 1
+    assert walk(record, count)
+
+
+def test_frames_of_no_common_size_are_walked_one_by_one() -> None:
+    for payloads in ([b"12345"] * 40, [b"1234", b"12345678"] * 20, [b"1234"] * 39 + [b"12345678"]):
+        record = make_batch(payloads).record
+        assert _walk_alike(record, 40, 0) == b""
+        assert len(walk(record, 40)) == 320

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from struct import Struct
 
-from pybroker.protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE, Batch, checksum_of, read_header, verify
+from pybroker.protocol.batch import (
+    FRAME_HEADER_SIZE,
+    HEADER_SIZE,
+    Batch,
+    Buffer,
+    Header,
+    checksum_of,
+    read_header,
+    verify,
+)
 from xxhash import xxh3_64_intdigest
 
 _FRAME = Struct("<16sIIIIQ")  # a frame from byte 8 on: id, deltas, headers size, payload size, zero
@@ -60,3 +69,9 @@ def payloads_of(buffers: Sequence[memoryview]) -> list[bytes]:
             payloads.append(bytes(record[start : start + payload_size]))
             position = start + payload_size + headers_size
     return payloads
+
+
+def offsets_of(record: Buffer, header: Header, position: int = 0) -> range:
+    """Return the offsets of the record at `position` of `record`, its first delta taken into account."""
+    first_delta = int.from_bytes(bytes(record[position + HEADER_SIZE + 24 : position + HEADER_SIZE + 28]), "little")
+    return range(header.base_offset + first_delta, header.base_offset + first_delta + header.count)

@@ -15,7 +15,7 @@ from pybroker.broker.logs import Logs
 from pybroker.broker.offsets import Offsets
 from pybroker.broker.session import Clients, Session
 from pybroker.broker.state import State
-from pybroker.protocol.batch import HEADER_SIZE, Buffer, offsets_of, read_header
+from pybroker.protocol.batch import HEADER_SIZE, Buffer, read_header
 from pybroker.protocol.errors import Refused, Status
 from pybroker.protocol.model.groups import CreateConsumerGroup, GroupAssignment, JoinConsumerGroup, SyncConsumerGroup
 from pybroker.protocol.model.messages import Polled, PollMessages, SendMessages, Sent
@@ -35,7 +35,7 @@ from pybroker.protocol.primitives import (
     ValueKind,
 )
 from pybroker.storage.memory import MemoryEngine
-from support.batches import make_batch, payloads_of
+from support.batches import make_batch, offsets_of, payloads_of
 from support.engines import FakeClock
 
 BALANCED = Partitioning(PartitioningKind.BALANCED)
