@@ -22,7 +22,7 @@ bench: $(READY)
 	$(BIN)/python -m pybroker.benchmarks.wire
 
 torture: $(READY)
-	$(BIN)/python -m pytest tests/integration/test_torture.py --rounds 50
+	$(BIN)/python -m pytest tests/integration/test_torture.py --rounds 50 -s
 
 # The link lets the type checker find `pybroker`; see [tool.basedpyright].
 $(READY): pyproject.toml

@@ -36,7 +36,7 @@ _TARGET = layout(_Target, stream=IDENTIFIER, topic=IDENTIFIER, partitioning=PART
 
 @lru_cache(4096)
 def _target(metadata: bytes) -> _Target:
-    """Decode where a send goes. A producer repeats it with every batch: 0.2 us remembered, 6 us decoded."""
+    """Decode where a send goes. A producer repeats it with every batch: 0.1 us remembered, 5.5 us decoded."""
     reader = Reader(memoryview(metadata))
     target = _TARGET.read(reader)
     if reader.remaining:
