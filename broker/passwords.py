@@ -1,7 +1,7 @@
 """Password hashes: Argon2id, made and checked off the loop.
 
 Parameters are OWASP's first choice for servers that sign in many clients: 19 MiB, two passes, one lane. That is 37 ms
-a login, where the library's defaults took 105 ms: too much for agents that come in hundreds.
+a login, where the library's defaults took 160 ms: too much for agents that come in hundreds.
 """
 
 import asyncio
