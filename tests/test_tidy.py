@@ -12,8 +12,8 @@ PACKAGES = ("protocol", "storage", "broker", "benchmarks")
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 # The ratchet: the longest file and function there are. Lower them when you can; they never go up.
-LONGEST_FILE = 500
-LONGEST_FUNCTION = 70
+LONGEST_FILE = 430
+LONGEST_FUNCTION = 43
 
 # Within protocol, each layer imports only from layers before it (and from its own).
 PROTOCOL_LAYERS = (

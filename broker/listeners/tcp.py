@@ -31,6 +31,7 @@ class TcpChannel(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._gathers = type(transport).__module__.startswith("uvloop")
         host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
         self.connection = self._connect(self, f"{host}:{port}")
         self._received = self.connection.received
@@ -71,8 +72,12 @@ class TcpChannel(asyncio.BufferedProtocol):
             return
         if len(buffers) == 1:
             self._open().write(buffers[0])
-        else:
+        elif self._gathers:
             self._open().writelines(buffers)
+        else:
+            # asyncio's own writelines never pauses its writer (CVE-2024-12254: 3.12 to 3.12.8, 3.13 to 3.13.1): one
+            # peer that does not read would take all memory.
+            self._open().write(b"".join(buffers))
 
     async def drained(self) -> None:
         if self._drained is not None:

@@ -1,0 +1,98 @@
+"""The TCP listener on asyncio's own loop, in this process, over the memory engine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from pybroker.broker.connection import Limits
+from pybroker.broker.listeners.tcp import TcpChannel, TcpListener
+from pybroker.protocol.inbox import Pool
+from pybroker.protocol.model.messages import PollMessages
+from pybroker.protocol.model.system import Ping
+from support.broker import FIRST, READER, Broker
+from support.raw import RawClient
+
+ANSWER_SIZE = 200_000
+LIMITS = Limits(
+    frame_size_max=1 << 20,
+    frame_size_max_before_login=1 << 16,
+    unread_size_max=1 << 16,
+    requests_per_turn_max=8,
+    login_timeout_s=20,
+    write_timeout_s=20,
+)
+
+
+@pytest.fixture
+async def broker() -> Broker:
+    broker = Broker()
+    await broker.create_topic()
+    for _ in range(4):
+        await broker.send(b"x" * (ANSWER_SIZE // 4))
+    return broker
+
+
+@pytest.fixture
+async def listener(broker: Broker) -> AsyncIterator[TcpListener]:
+    listener = TcpListener(
+        dispatch=broker.dispatch,
+        clients=broker.state.clients,
+        pool=Pool(),
+        limits=LIMITS,
+        connections_max=2,
+    )
+    yield listener
+    await listener.close(1)
+
+
+async def dial(listener: TcpListener) -> RawClient:
+    address = await listener.open("127.0.0.1", 0)
+    client = await asyncio.to_thread(RawClient, int(address.rpartition(":")[2]))
+    assert (await asyncio.to_thread(client.login)).status == 0
+    return client
+
+
+def channel_of(listener: TcpListener) -> TcpChannel:
+    (connection,) = listener._tasks.values()
+    channel = connection._channel
+    assert isinstance(channel, TcpChannel)
+    return channel
+
+
+def flood(client: RawClient, frames: bytes) -> None:
+    """Send until the server takes no more."""
+    client.socket.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        while True:
+            client.socket.sendall(frames)
+
+
+async def test_unsent_answers_of_a_peer_that_does_not_read_stay_within_the_limit(
+    broker: Broker, listener: TcpListener
+) -> None:
+    client = await dial(listener)
+    poll = client.frame_of(PollMessages(READER, "s", "t", 0, FIRST, 1000, auto_commit=False))
+    await asyncio.to_thread(flood, client, poll * 100)
+    channel = channel_of(listener)
+    assert channel._drained is not None, "the connection waits for its peer"
+    # What was one write when the limit was passed: a turn's small answers, or one that is large.
+    assert channel.unsent < LIMITS.unread_size_max + 256 * 1024 + 2 * ANSWER_SIZE
+    client.close()
+
+
+async def test_answers_to_requests_that_came_at_once_arrive_in_order(listener: TcpListener) -> None:
+    client = await dial(listener)
+    frames = b"".join(client.frame_of(Ping()) for _ in range(100))
+    await asyncio.to_thread(client.socket.sendall, frames)
+    answers = await asyncio.to_thread(lambda: [client.receive() for _ in range(100)])
+    assert not any(answer.status for answer in answers)
+    client.close()
+
+
+async def test_closed_listener_leaves_nobody_connected(broker: Broker, listener: TcpListener) -> None:
+    client = await dial(listener)
+    await listener.close(1)
+    with pytest.raises(ConnectionError):
+        await asyncio.to_thread(client.ask, Ping())
+    assert not listener._tasks
+    client.close()
