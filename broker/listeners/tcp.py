@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1.0
 BACKLOG = 1024
+# A dead peer is noticed after a minute: 30 s of silence, then three probes.
+KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class TcpChannel(asyncio.BufferedProtocol):
@@ -32,6 +35,7 @@ class TcpChannel(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._gathers = type(transport).__module__.startswith("uvloop")
+        _keep_alive(transport.get_extra_info("socket"))
         host, port, *_ = transport.get_extra_info("peername") or ("?", 0)
         self.connection = self._connect(self, f"{host}:{port}")
         self._received = self.connection.received
@@ -101,6 +105,14 @@ class TcpChannel(asyncio.BufferedProtocol):
     def _open(self) -> asyncio.Transport:
         assert self._transport is not None
         return self._transport
+
+
+def _keep_alive(peer: socket.socket) -> None:
+    """Let the system ask a silent peer whether it is there: one whose machine died must not keep its partitions."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE:
+        if (option := getattr(socket, name, None)) is not None:  # not every system has them all
+            peer.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class TcpListener:

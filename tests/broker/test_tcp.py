@@ -1,10 +1,11 @@
 """The TCP listener on asyncio's own loop, in this process, over the memory engine."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from pybroker.broker.connection import Limits
+from pybroker.broker.connection import WRITE_SIZE, Limits
 from pybroker.broker.listeners.tcp import TcpChannel, TcpListener
 from pybroker.protocol.inbox import Pool
 from pybroker.protocol.model.messages import PollMessages
@@ -13,6 +14,7 @@ from support.broker import FIRST, READER, Broker
 from support.raw import RawClient
 
 ANSWER_SIZE = 200_000
+ASKED = 100  # 20 MB of answers: more than the sockets' buffers take
 LIMITS = Limits(
     frame_size_max=1 << 20,
     frame_size_max_before_login=1 << 16,
@@ -59,24 +61,18 @@ def channel_of(listener: TcpListener) -> TcpChannel:
     return channel
 
 
-def flood(client: RawClient, frames: bytes) -> None:
-    """Send until the server takes no more."""
-    client.socket.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        while True:
-            client.socket.sendall(frames)
-
-
-async def test_unsent_answers_of_a_peer_that_does_not_read_stay_within_the_limit(
-    broker: Broker, listener: TcpListener
-) -> None:
+async def test_unsent_answers_of_a_slow_peer_stay_within_the_limit(broker: Broker, listener: TcpListener) -> None:
     client = await dial(listener)
     poll = client.frame_of(PollMessages(READER, "s", "t", 0, FIRST, 1000, auto_commit=False))
-    await asyncio.to_thread(flood, client, poll * 100)
+    await asyncio.to_thread(client.socket.sendall, poll * ASKED)
     channel = channel_of(listener)
-    assert channel._drained is not None, "the connection waits for its peer"
+    async with asyncio.timeout(10):
+        while channel._drained is None:
+            await asyncio.sleep(0)
     # What was one write when the limit was passed: a turn's small answers, or one that is large.
-    assert channel.unsent < LIMITS.unread_size_max + 256 * 1024 + 2 * ANSWER_SIZE
+    assert channel.unsent < LIMITS.unread_size_max + WRITE_SIZE + 2 * ANSWER_SIZE
+    answers = await asyncio.to_thread(lambda: [client.receive() for _ in range(ASKED)])
+    assert {len(answer.body) for answer in answers} == {len(answers[0].body)}
     client.close()
 
 
@@ -86,6 +82,14 @@ async def test_answers_to_requests_that_came_at_once_arrive_in_order(listener: T
     await asyncio.to_thread(client.socket.sendall, frames)
     answers = await asyncio.to_thread(lambda: [client.receive() for _ in range(100)])
     assert not any(answer.status for answer in answers)
+    client.close()
+
+
+async def test_silent_peers_are_asked_whether_they_are_there(listener: TcpListener) -> None:
+    client = await dial(listener)
+    peer = channel_of(listener)._open().get_extra_info("socket")
+    assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     client.close()
 
 
