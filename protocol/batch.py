@@ -26,7 +26,7 @@ from array import array
 from struct import Struct, error
 
 import msgspec
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from .errors import Status
 
@@ -117,7 +117,7 @@ def walk(record: memoryview, count: int, first_delta: int = 0) -> bytes:
 
 
 def _walk_each(record: memoryview, count: int, first_delta: int) -> bytes:
-    """Verify frame by frame: 0.33 us for one of 100 bytes, 0.40 us for one of 1000 (CPython 3.11)."""
+    """Verify frame by frame: 0.34 us for one of 100 bytes, 0.41 us for one of 1000 (CPython 3.11)."""
     checksums: list[int] = []
     position = HEADER_SIZE
     end_max = len(record)
@@ -147,8 +147,9 @@ def _walk_each(record: memoryview, count: int, first_delta: int) -> bytes:
 def _walk_alike(record: memoryview, count: int, first_delta: int) -> bytes:
     """Verify frames that have one size, field by field over all of them; return b"" where they don't or are wrong.
 
-    What is wrong is for `_walk_each` to say. This takes 0.16 us for a frame of 100 bytes and 0.26 us for one of
-    1000: half and two thirds of frame by frame. Most producers send messages of one size, or one kind.
+    What is wrong is for `_walk_each` to say, and all of it on a big-endian machine. This takes 0.15 us for a frame of
+    100 bytes and 0.26 us for one of 1000: less than half and two thirds of frame by frame. Most producers send messages
+    of one size, or one kind.
     """
     size = (len(record) - HEADER_SIZE) // count
     is_alike = size * count == len(record) - HEADER_SIZE and size % 4 == 0 and size >= FRAME_HEADER_SIZE
@@ -165,20 +166,25 @@ def _walk_alike(record: memoryview, count: int, first_delta: int) -> bytes:
     for column in (8, 9, 10, 11):
         if words[column::step].tobytes() != words[column : column + 1].tobytes() * count:
             return b""
-    checksums = Struct(f"<{count}Q").pack(*_digests(record, size))
+    checksums = _digests(record, size)
     pairs = memoryview(checksums).cast("I")
     if words[0::step].tobytes() != pairs[0::2].tobytes() or words[1::step].tobytes() != pairs[1::2].tobytes():
         return b""
     return checksums
 
 
-def _digests(record: memoryview, size: int) -> list[int]:
-    """Return the message checksums that the frames of `record`, all of `size` bytes, should have."""
+def _digests(record: memoryview, size: int) -> bytes:
+    """Return the checksums that the frames of `record`, all of `size` bytes, should have, as they are stored."""
     if size <= _COPIED_SIZE_MAX:
         bodies = Struct(f"8x{size - 8}s").iter_unpack(record[HEADER_SIZE:])
-        return [xxh3_64_intdigest(body) for (body,) in bodies]
-    # A view costs 0.11 us whatever its size; a copy is faster as long as it is small.
-    return [xxh3_64_intdigest(record[start : start + size - 8]) for start in range(HEADER_SIZE + 8, len(record), size)]
+        digests = [xxh3_64_digest(body) for (body,) in bodies]
+    else:
+        # A view costs 0.11 us whatever its size; a copy is faster as long as it is small.
+        starts = range(HEADER_SIZE + 8, len(record), size)
+        digests = [xxh3_64_digest(record[start : start + size - 8]) for start in starts]
+    checksums = array("Q", b"".join(digests))
+    checksums.byteswap()  # digests are big-endian
+    return checksums.tobytes()
 
 
 def verify(record: memoryview, header: Header | None = None) -> Batch:
