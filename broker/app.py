@@ -77,22 +77,25 @@ class App:
         self._closing = AsyncExitStack()
 
     async def start(self) -> dict[str, str]:
-        """Open the data, listen, and return the bound addresses by listener. Raises StartError or ConfigError."""
+        """Open the data, listen, and return the bound addresses by listener. Raises StartError."""
         try:
             return await self._start()
+        except OSError as error:
+            await self._closing.aclose()
+            raise _unusable(self._config.system.path, error) from error
         except BaseException:
             await self._closing.aclose()
             raise
 
     async def close(self) -> None:
-        """Stop accepting, answer what has arrived, flush."""
+        """Stop accepting, answer what has arrived, flush. Raises Poisoned when the disk fails."""
         await self._closing.aclose()
 
     async def _start(self) -> dict[str, str]:
         config = self._config
         engine = _open_engine(config, fresh=self._fresh)
-        (config.system.path / CURRENT_CONFIG).unlink(missing_ok=True)
         self._closing.push_async_callback(engine.close)
+        (config.system.path / CURRENT_CONFIG).unlink(missing_ok=True)
         catalog = _load_catalog(engine)
         offsets = Offsets(engine.offsets)
         state = State(
@@ -161,7 +164,11 @@ def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
     except Corrupt as error:
         raise StartError(f"damaged data: {error}") from error
     except OSError as error:
-        raise StartError(f"can't use the data directory {path}: {error.strerror or error}") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> StartError:
+    return StartError(f"can't use the data directory {path}: {error}")
 
 
 def _load_catalog(engine: Engine) -> Catalog:

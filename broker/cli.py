@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import __version__
+from ..storage.errors import Poisoned
 from .app import App, StartError, choose_root
 from .config import ConfigError, Loaded, load, to_toml
 
@@ -38,7 +39,7 @@ def serve(arguments: list[str]) -> int:
         root = choose_root(loaded.environ, default_credentials=options.with_default_root_credentials)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(App(loaded.config, root, fresh=options.fresh)))
-    except (ConfigError, StartError) as error:
+    except (ConfigError, StartError, Poisoned) as error:
         print(f"pybroker: {error}", file=sys.stderr)
         return 1
     return 0

@@ -147,6 +147,17 @@ def test_a_data_directory_below_a_file_is_told(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in refusal(server)
 
 
+@pytest.mark.parametrize("name", ["logs", "runtime", "catalog.journal"])
+def test_a_data_directory_with_something_else_in_it_is_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "data"
+    path.mkdir()
+    if name.endswith("journal"):
+        (path / name).mkdir()
+    else:
+        (path / name).write_text("not a directory")
+    assert str(path / name) in refusal(Server(path))
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_data_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     path = tmp_path / "data"
