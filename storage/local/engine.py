@@ -105,9 +105,10 @@ class LocalEngine:
         if log is not None:
             await log.abandon()
         path = self._path_of(log_id)
-        if path.name not in self._disk.listdir(self._folder):
+        try:
+            self._disk.rename(path, path.with_suffix(_DROPPED))
+        except FileNotFoundError:  # a log that was never appended to
             return
-        self._disk.rename(path, path.with_suffix(_DROPPED))
         await self.syncer.call(_remove, self._disk, path.with_suffix(_DROPPED))
 
     async def close(self) -> None:
