@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import Struct
 from typing import cast
 
-from ..broker.cli import _loop_factory as loop_factory
+from ..broker.cli import loop_factory
 from ..broker.config import Config
 from ..broker.connection import Connection
 from ..broker.listeners.tcp import TcpChannel

@@ -80,11 +80,10 @@ class App:
         """Open the data, listen, and return the bound addresses by listener. Raises StartError."""
         try:
             return await self._start()
-        except OSError as error:
+        except BaseException as error:
             await self._closing.aclose()
-            raise _unusable(self._config.system.path, error) from error
-        except BaseException:
-            await self._closing.aclose()
+            if isinstance(error, OSError):
+                raise StartError(f"can't use the data directory {self._config.system.path}: {error}") from error
             raise
 
     async def close(self) -> None:
@@ -153,7 +152,7 @@ def clock_us() -> int:
 
 
 def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
-    """Open the data directory. Raises StartError, in words for the operator."""
+    """Open the data directory. Raises StartError, in words for the operator, and OSError."""
     path = config.system.path
     try:
         if fresh:
@@ -163,12 +162,6 @@ def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
         raise StartError(f"{error}; stop it, or give this server another system.path") from error
     except Corrupt as error:
         raise StartError(f"damaged data: {error}") from error
-    except OSError as error:
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: OSError) -> StartError:
-    return StartError(f"can't use the data directory {path}: {error}")
 
 
 def _load_catalog(engine: Engine) -> Catalog:

@@ -37,7 +37,7 @@ def serve(arguments: list[str]) -> int:
     try:
         loaded = _load(options.config)
         root = choose_root(loaded.environ, default_credentials=options.with_default_root_credentials)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_serve(App(loaded.config, root, fresh=options.fresh)))
     except (ConfigError, StartError, Poisoned) as error:
         print(f"pybroker: {error}", file=sys.stderr)
@@ -109,7 +109,7 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's loop where it is installed, None for asyncio's own elsewhere."""
     try:
         import uvloop

@@ -82,7 +82,6 @@ class Connection:
         self._stuck_s = 0.0
         self._unsent = 0
         self._draining = False
-        self._unsent = 0
 
     def received(self, count: int) -> None:
         """Take note of bytes that went into the wire's space."""

@@ -24,7 +24,10 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False, True: True, False
 
 
 class Row(NamedTuple):
-    """One option. parse takes text or a number and raises ValueError, and 0 means the server's default."""
+    """One option. parse takes text or a number and raises ValueError, and 0 means the server's default.
+
+    words: what the values of a STRING are called.
+    """
 
     key: str
     fields: tuple[str, ...]
@@ -32,6 +35,7 @@ class Row(NamedTuple):
     parse: Callable[[Any], Any]
     description: str
     updatable: bool = False
+    words: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default; nobody changes it
 
 
 def _number(low: int, high: int, *, step: int = 1) -> Callable[[Any], int]:
@@ -70,6 +74,7 @@ ROWS = (
         _among(_COMPRESSIONS),
         "how clients compress payloads: none or gzip; the server only keeps the word",
         updatable=True,
+        words=_COMPRESSIONS,
     ),
     Row(
         "message_expiry",
@@ -100,6 +105,7 @@ ROWS = (
         ValueKind.STRING,
         _among(_DURABILITIES),
         "when a send is acknowledged: replicated (written) or persisted (synced to the disk)",
+        words=_DURABILITIES,
     ),
     Row(
         "consumer_offset_durability",
@@ -107,6 +113,7 @@ ROWS = (
         ValueKind.STRING,
         _among(_DURABILITIES),
         "when a stored offset is acknowledged: replicated (written) or persisted (synced to the disk)",
+        words=_DURABILITIES,
     ),
     Row(
         "messages_required_to_save",
@@ -231,6 +238,5 @@ def _parse(row: Row, option: Option) -> Any:
 def _encode(row: Row, value: int) -> bytes:
     """Return a setting in its option's kind."""
     if row.kind is ValueKind.STRING:
-        words = _COMPRESSIONS if row.key == "compression_algorithm" else _DURABILITIES
-        return next(word for word, meaning in words.items() if meaning == value).encode()
+        return next(word for word, meaning in row.words.items() if meaning == value).encode()
     return int(value).to_bytes(_SIZES[row.kind], "little")

@@ -42,7 +42,6 @@ _STAMP = Struct("<3Q")
 _SPAN = Struct("<8xQ16xQ8xI")
 _HASHED_SIZE = 40
 _CHECKSUM = Struct("<Q")
-_COUNT = Struct("<I")
 _ZEROS = bytes(HEADER_SIZE - _HEADER.size)
 _FRAME = Struct("<Q16xI4xIIQ")  # what the walk looks at: checksum, offset delta, sizes, zero
 _SIZES = Struct("<II")  # at 32 in a frame

@@ -43,7 +43,7 @@ class Pool:
 
 
 class Inbox:
-    """The receiving half of one connection. `unread` is what has arrived and is in no complete frame yet."""
+    """The receiving half of one connection. `unread` counts what has arrived and was not taken as a frame yet."""
 
     __slots__ = (
         "_block", "_end", "_limit", "_measure", "_need", "_pool", "_retired", "_start", "_typical", "_view", "_waiting",
@@ -110,12 +110,9 @@ class Inbox:
         """Give up the blocks. The views must be dead."""
         self._retired += (block for block, _ in self._waiting)
         self._waiting.clear()
+        self._need = 0
+        self._start = self._end
         self._reuse()
-        if self._block is not None:
-            self._pool.give(self._block)
-        self._block = None
-        self._view = memoryview(b"")
-        self._start = self._end = self._limit = 0
 
     def _expect(self, size: int) -> None:
         """Make room for the frame at `start`, whose size is now known, and receive no further than its end."""

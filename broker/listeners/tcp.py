@@ -144,6 +144,7 @@ class TcpListener:
             self._server.close()
         if self._checker is not None:
             self._checker.cancel()
+            await asyncio.wait([self._checker])
         for connection in self._tasks.values():
             connection.stop()
         if self._tasks:
