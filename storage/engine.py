@@ -36,6 +36,7 @@ class ReadLimit(msgspec.Struct, frozen=True, gc=False):
 class Bounds(msgspec.Struct, frozen=True, gc=False):
     """What a log holds: offsets `first` up to but not including `next`, in `size` bytes and `segments` parts.
 
+    messages: how many there are; fewer than `next` - `first` where offsets were skipped after a power failure.
     An emptied log has first == next, and `next` never goes back. A log that was never appended to has no segments.
     """
 
@@ -43,6 +44,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     next: int
     size: int
     segments: int
+    messages: int
 
 
 class Log(Protocol):
@@ -55,7 +57,8 @@ class Log(Protocol):
         """Stamp and store a batch; return its base offset, durable as the policy says.
 
         The record's bytes are no longer needed when this returns. There is no wait between choosing the
-        offset and writing, and readers see the batch once it is written.
+        offset and writing. Readers see the batch once it is written, or durable where the policy says so: an
+        offset that was once seen is never given to another message, whatever is lost.
         Raises Full (nothing kept), Poisoned.
         """
         ...
@@ -63,15 +66,23 @@ class Log(Protocol):
     async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
         """Return whole consecutive records, the first one covering `offset`, each buffer holding one or more.
 
-        Stops with the record that reaches `limit.messages` (counted from `offset`) or before the one that
-        would pass `limit.bytes`. An offset at or after `bounds.next` gives []. Raises OffsetGone before
-        `bounds.first`, Corrupt where the bytes are damaged. The buffers stay valid while they are referenced,
-        whatever happens to the log.
+        Where `offset` was skipped, the first record is the next one there is. Stops with the record that reaches
+        `limit.messages` (counted from `offset`), before the one that would pass `limit.bytes`, and before skipped
+        offsets. An offset at or after `bounds.next` gives []. Raises OffsetGone before `bounds.first`, Corrupt
+        where the bytes are damaged. The buffers stay valid while they are referenced, whatever happens to the log.
         """
         ...
 
     async def offset_at(self, timestamp_us: int) -> int:
         """Return the first offset whose record has a base timestamp >= `timestamp_us`, or `bounds.next`."""
+        ...
+
+    def last(self, count: int) -> int:
+        """Return the offset of the message that `count` - 1 others follow; `bounds.first` if there are fewer."""
+        ...
+
+    async def started_at(self) -> int | None:
+        """Return the base timestamp of the first record there is, in microseconds; None if there is none."""
         ...
 
     def cuts(self) -> list[int]:
@@ -80,6 +91,14 @@ class Log(Protocol):
 
     async def trim(self, before: int) -> None:
         """Forget whole segments that hold only offsets < `before`; never the one appended to."""
+        ...
+
+    def stored(self, base: int) -> memoryview:
+        """Return the bytes of the segment that starts at offset `base` as they are stored, encrypted ones encrypted.
+
+        Only of a segment that is not appended to any more: any of `cuts` but the last. Raises OffsetGone for
+        others, Corrupt if it is not there. The bytes stay valid while they are referenced.
+        """
         ...
 
     async def flush(self) -> None:

@@ -37,3 +37,12 @@ class Locked(Exception):
         super().__init__(f"{path} is in use by {holder}")
         self.path = path
         self.holder = holder
+
+
+class UnknownKey(Exception):
+    """Records are encrypted with a key that was not given: `key_id` is its 8 hexadecimal digits, `path` where it is."""
+
+    def __init__(self, key_id: str, path: Path | None = None) -> None:
+        super().__init__(f"{path or 'a record'} is encrypted with key {key_id}, which was not given")
+        self.key_id = key_id
+        self.path = path

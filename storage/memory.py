@@ -46,7 +46,8 @@ class MemoryLog:
     def bounds(self) -> Bounds:
         segments = self._segments
         first = segments[0].base if segments else self._next
-        return Bounds(first, self._next, sum(segment.size for segment in segments), len(segments))
+        size = sum(segment.size for segment in segments)
+        return Bounds(first, self._next, size, len(segments), self._next - first)
 
     async def append(self, batch: Batch) -> int:
         if self._dropped:
@@ -81,6 +82,12 @@ class MemoryLog:
         number = bisect_left(self._records, timestamp_us, key=_timestamp_of)
         return self._records[number].offset if number < len(self._records) else self._next
 
+    def last(self, count: int) -> int:
+        return max(self._next - count, self.bounds.first)
+
+    async def started_at(self) -> int | None:
+        return self._records[0].timestamp_us if self._records else None
+
     def cuts(self) -> list[int]:
         return [segment.base for segment in self._segments] or [self._next]
 
@@ -88,6 +95,13 @@ class MemoryLog:
         ends = [segment.base for segment in self._segments[1:]]
         del self._segments[: bisect_right(ends, before)]
         del self._records[: bisect_left(self._records, self.bounds.first, key=_offset_of)]
+
+    def stored(self, base: int) -> memoryview:
+        cuts = self.cuts()
+        if base not in cuts[:-1]:
+            raise OffsetGone(f"no sealed segment starts at offset {base}")
+        end = cuts[cuts.index(base) + 1]
+        return memoryview(b"".join(record.data for record in self._records if base <= record.offset < end))
 
     async def flush(self) -> None: ...
 

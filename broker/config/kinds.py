@@ -4,6 +4,8 @@ A kind's `parse` raises ValueError that says what is expected and never repeats 
 the value came from and whether it may be shown.
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +28,9 @@ T = TypeVar("T")
 
 Raw = str | int | bool
 """What TOML holds for one of our keys."""
+
+KEY_SIZE: Final = 32
+"""The size of an encryption key, AES-256."""
 
 _DIGITS: Final = re.compile(r"-?[0-9]{1,20}")
 _PORT_MAX: Final = 65_535
@@ -107,6 +112,27 @@ def _parse_folder(raw: object) -> Path:
     return Path(raw)
 
 
+def _parse_text(raw: object) -> str:
+    if not isinstance(raw, str) or "\0" in raw:
+        raise ValueError("expected text")
+    return raw.strip()
+
+
+def _parse_key(raw: object) -> bytes:
+    """Return the key in `raw`; nothing for no key."""
+    try:
+        key = base64.b64decode(raw.strip(), validate=True) if isinstance(raw, str) else b"?"
+    except (binascii.Error, ValueError):
+        key = b"?"
+    if len(key) not in (0, KEY_SIZE):
+        raise ValueError(f"expected {KEY_SIZE} bytes in base64, as `openssl rand -base64 {KEY_SIZE}` makes them")
+    return key
+
+
+def _write_key(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
 def _parse_level(raw: object) -> str:
     """Return the level in `raw`, which may be in the syntax of RUST_LOG.
 
@@ -128,6 +154,8 @@ FLAG: Final = Kind(_parse_flag, bool, _flag_from_text)
 COUNT: Final = Kind(_parse_count, int, _count_from_text)
 ADDRESS: Final = Kind(_parse_address, str)
 FOLDER: Final = Kind(_parse_folder, str)
+TEXT: Final = Kind(_parse_text, str)
+KEY: Final = Kind(_parse_key, _write_key)
 LEVEL: Final = Kind(_parse_level, str)
 SIZE: Final = _from_word(parse_size, format_size)
 DURATION: Final = _from_word(parse_duration_us, format_duration)

@@ -23,7 +23,7 @@ _IGNORED: Final = {
     "cluster.tls": "enabled self_signed cert_file key_file ca_file",
     "cluster.coordinator": "skip_shard_zero_for_replicas skip_shard_zero_for_clients",
     "consumer_group": "rebalancing_timeout rebalancing_check_interval",
-    "data_maintenance": "messages.cleaner_enabled messages.interval",
+    "data_maintenance": "messages.archiver_enabled archiver.s3.tmp_upload_dir",
     "heartbeat": "enabled interval",
     "http": "max_request_size web_ui",
     "http.cors": (
@@ -54,7 +54,7 @@ _IGNORED: Final = {
     "quic.socket": "override_defaults recv_buffer_size send_buffer_size keepalive",
     "system": (
         "backup.path runtime.path compression.allow_override compression.default_algorithm stream.path topic.path "
-        "partition.path partition.validate_checksum segment.archive_expired segment.cache_indexes "
+        "partition.path segment.archive_expired segment.cache_indexes "
         "recovery.recreate_missing_state"
     ),
     "system.backup": "compatibility.path",
@@ -62,8 +62,6 @@ _IGNORED: Final = {
     "system.logging": (
         "path file_enabled max_file_size max_total_size rotation_check_interval retention sysinfo_print_interval"
     ),
-    "system.encryption": "enabled key",
-    "system.message_deduplication": "enabled max_entries expiry",
     "system.memory_pool": "enabled size bucket_capacity",
     "system.sharding": (
         "cpu_allocation pin_cores inbox_capacity reply_inbox_capacity shutdown_drain_timeout "
@@ -90,7 +88,6 @@ MISSED_IF_TRUE: Final = frozenset(
     {
         "cluster.enabled",
         "http.tls.enabled",
-        "system.message_deduplication.enabled",
         "system.recovery.recreate_missing_state",
         "system.segment.archive_expired",
         "websocket.tls.enabled",
@@ -98,7 +95,7 @@ MISSED_IF_TRUE: Final = frozenset(
 )
 
 # The same, where doing nothing would leave bare what the operator wants covered: the start is refused.
-REFUSED_IF_TRUE: Final = frozenset({"system.encryption.enabled", "tcp.tls.enabled"})
+REFUSED_IF_TRUE: Final = frozenset({"tcp.tls.enabled"})
 
 _KNOWN: Final = {path: path for path in (*KEYS, *sorted(IGNORED))} | {"path": "system.path"}
 

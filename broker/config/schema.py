@@ -18,8 +18,10 @@ from .kinds import (
     EXPIRY,
     FLAG,
     FOLDER,
+    KEY,
     LEVEL,
     SIZE,
+    TEXT,
     TOPIC_SIZE,
     Kind,
     Raw,
@@ -40,7 +42,7 @@ T = TypeVar("T", bound=Table)
 
 def key(default: Raw, kind: Kind[V], *, secret: bool = False) -> V:
     """Declare a key. `default` is written as in the file; a secret is never shown."""
-    return field(default=kind.parse(default), metadata={"kind": kind, "secret": secret})
+    return field(default=kind.parse(default), repr=not secret, metadata={"kind": kind, "secret": secret})
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class PartitionDefaults:
     enforce_fsync: bool = key(False, FLAG)
     messages_required_to_save: int = key(1024, between(COUNT, 1, 16_777_216))
     size_of_messages_required_to_save: int = key("1 MiB", between(SIZE, 0, "1 GiB"))
+    validate_checksum: bool = key(True, FLAG)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,24 @@ class SegmentDefaults:
 
 
 @dataclass(frozen=True)
+class Encryption:
+    """How messages are encrypted on the disk. key_file: ours; one key a line, the first one writes."""
+
+    enabled: bool = key(False, FLAG)
+    key_file: str = key("", TEXT)
+    key: bytes = key("", KEY, secret=True)  # last: it hides the function
+
+
+@dataclass(frozen=True)
+class Deduplication:
+    """Which messages are taken for ones that were sent before. enabled: the default of a topic."""
+
+    enabled: bool = key(False, FLAG)
+    max_entries: int = key(10_000, between(COUNT, 1, 10_000_000))
+    expiry_us: int = key("1 m", between(DURATION, "1 s", "7 days"))
+
+
+@dataclass(frozen=True)
 class System:
     """Where the data is and how topics keep it."""
 
@@ -117,6 +138,52 @@ class System:
     topic: TopicDefaults = TopicDefaults()
     partition: PartitionDefaults = PartitionDefaults()
     segment: SegmentDefaults = SegmentDefaults()
+    encryption: Encryption = Encryption()
+    message_deduplication: Deduplication = Deduplication()
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """When retention runs."""
+
+    cleaner_enabled: bool = key(True, FLAG)
+    interval_us: int = key("1 m", between(DURATION, "10 ms", "1 d"))
+
+
+@dataclass(frozen=True)
+class DiskArchive:
+    """A folder that takes what retention deletes."""
+
+    path: str = key("archive", TEXT)
+
+
+@dataclass(frozen=True)
+class S3Archive:
+    """A bucket that takes what retention deletes. The names are those of Iggy 0.4, which had an archiver."""
+
+    key_id: str = key("", TEXT)
+    key_secret: str = key("", TEXT, secret=True)
+    bucket: str = key("", TEXT)
+    endpoint: str = key("", TEXT)
+    region: str = key("us-east-1", TEXT)
+
+
+@dataclass(frozen=True)
+class Archiver:
+    """Where what retention deletes is kept."""
+
+    enabled: bool = key(False, FLAG)
+    kind: str = key("disk", choice("disk", "s3"))
+    disk: DiskArchive = DiskArchive()
+    s3: S3Archive = S3Archive()
+
+
+@dataclass(frozen=True)
+class DataMaintenance:
+    """Retention."""
+
+    messages: Cleaning = Cleaning()
+    archiver: Archiver = Archiver()
 
 
 @dataclass(frozen=True)
@@ -144,6 +211,7 @@ class Config:
     quic: Quic = Quic()
     websocket: WebSocket = WebSocket()
     system: System = System()
+    data_maintenance: DataMaintenance = DataMaintenance()
     pybroker: Pybroker = Pybroker()
 
 

@@ -85,7 +85,7 @@ async def stats(state: State, _session: Session, _command: model.GetStats) -> mo
         topics_count=len(topics),
         partitions_count=len(held),
         segments_count=sum(map(segments_of, held)),
-        messages_count=sum(bounds.next - bounds.first for bounds in held),
+        messages_count=sum(bounds.messages for bounds in held),
         clients_count=len(state.clients),
         groups_count=sum(len(topic.groups) for topic in topics),
         hostname=socket.gethostname(),

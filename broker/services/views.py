@@ -31,7 +31,7 @@ def stream_view(state: State, stream: Stream) -> streams.Stream:
         created_at_us=stream.created_at_us,
         topics_count=len(stream.topics),
         size=sum(bounds.size for bounds in held),
-        messages_count=sum(bounds.next - bounds.first for bounds in held),
+        messages_count=sum(bounds.messages for bounds in held),
         name=stream.name,
     )
 
@@ -50,7 +50,7 @@ def topic_view(state: State, topic: Topic) -> topics.Topic:
         compression=topic.settings.compression,
         max_topic_size=topic.settings.max_topic_size,
         size=sum(bounds.size for bounds in held),
-        messages_count=sum(bounds.next - bounds.first for bounds in held),
+        messages_count=sum(bounds.messages for bounds in held),
         name=topic.name,
         options=topic.options,
         derived=derived(topic.settings, topic.options),
@@ -71,7 +71,7 @@ def partition_view(state: State, partition: Partition) -> partitions.Partition:
         segments_count=segments_of(bounds),
         current_offset=current_offset(bounds),
         size=bounds.size,
-        messages_count=bounds.next - bounds.first,
+        messages_count=bounds.messages,
     )
 
 

@@ -16,6 +16,8 @@ from ...protocol.batch import Buffer
 from ..errors import Full
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FICLONE = 0x40049409  # linux/fs.h
 # macOS has no fdatasync.
 _fdatasync = cast(Callable[[int], None], getattr(os, "fdatasync", os.fsync))
 
@@ -26,6 +28,10 @@ class Disk:
     def open(self, path: Path, *, create: bool = False) -> int:
         """Open a file to read and write; return its descriptor."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
+
+    def open_to_read(self, path: Path) -> int:
+        """Open a file, or a directory, to read only; return its descriptor."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -56,6 +62,14 @@ class Disk:
     def mkdir(self, path: Path) -> None:
         """Make a directory and what is missing above it; one that exists is fine."""
         path.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def link(self, path: Path, target: Path) -> None:
+        """Give a file a second name."""
+        target.hardlink_to(path)
+
+    def clone(self, source_fd: int, fd: int) -> None:
+        """Let a file share all of another one's blocks until either is written. Few file systems can."""
+        fcntl.ioctl(fd, _FICLONE, source_fd)
 
     def rename(self, path: Path, target: Path) -> None:
         path.replace(target)
@@ -101,6 +115,23 @@ class Disk:
             self.fdatasync(fd)
         finally:
             self.close(fd)
+
+    def hold(self, path: Path, *, alone: bool) -> int:
+        """Lock a file that exists as `lock` does, without writing into it; shared with others who don't want it alone.
+
+        Raises BlockingIOError if it is taken, FileNotFoundError if it does not exist.
+        """
+        fd = self.open_to_read(path)
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def boot_id(self) -> bytes:
+        """Return what changes whenever the machine starts; nothing where the system does not tell."""
+        return self.read_file(_BOOT_ID) or b""
 
     def lock(self, path: Path) -> int:
         """Take a file for this process until the descriptor is closed; raise BlockingIOError if it is taken."""

@@ -3,60 +3,86 @@
     <root>/lock                                         held by the process that uses the directory
     <root>/catalog.journal, catalog.snapshot            journal.py
     <root>/offsets.journal, offsets.snapshot            table.py on journal.py
+    <root>/running                                      running.py
     <root>/logs/<log id, 20 digits>/                    log.py
         <base offset, 20 digits>.log, .index            segment.py, index.py
-        checkpoint                                      recovery.py
+        checkpoint, bounds                              checkpoint.py, bounds.py
 
 A log that is dropped is first renamed, in one step, to a name that no log has; what a crash leaves of it is
 removed at the next start.
 """
 
+import re
 from asyncio import gather
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from ...protocol.batch import HEADER_SIZE
+from ..cipher import Keyring, sealed_with
 from ..engine import Clock, LogPolicy
-from ..errors import Locked
+from ..errors import Locked, UnknownKey
+from .codec import Codec
 from .disk import Disk
 from .journal import LocalJournal
-from .log import LocalLog, Parts
-from .segment import Maps
+from .log import LocalLog
+from .reader import Parts
+from .running import NAME as RUNNING
+from .running import Running
+from .segment import Maps, segment_paths
 from .syncer import Syncer
 from .table import LocalTable
 
 _ID_DIGITS = 20
+_LOG_NAME = re.compile(rf"\d{{{_ID_DIGITS}}}")
 _DROPPED = ".dropped"
 
 
 class LocalEngine:
     """The engine on local files. See storage.engine.Engine."""
 
-    def __init__(self, root: Path, clock: Clock, sync_interval_s: float, disk: Disk) -> None:
+    def __init__(self, root: Path, clock: Clock, disk: Disk, codec: Codec, syncer: Syncer) -> None:
         """See `open`, which takes the lock and so comes first."""
-        self.syncer = Syncer(sync_interval_s)
+        self.syncer = syncer
         self._disk = disk
         self._folder = root / "logs"
-        self._parts = Parts(disk, clock, self.syncer, Maps(disk))
         self._logs: dict[int, LocalLog] = {}
         self._lock_fd = -1
         disk.mkdir(self._folder)
         self._remove_dropped()
         self._journal = LocalJournal(disk, self.syncer, root / "catalog")
         self._offsets = LocalTable(LocalJournal(disk, self.syncer, root / "offsets"))
+        self._running = Running(disk, root)
+        self._parts = Parts(disk, clock, self.syncer, Maps(disk), codec, self._running.doubt)
+        # The logs that may have lost something and were not recovered yet.
+        self._unsettled = set(self.log_ids()) if self._running.power_failed else set[int]()
+        self._settle()
 
     @classmethod
-    def open(cls, root: Path, clock: Clock, *, sync_interval_s: float = 1.0, disk: Disk | None = None) -> "LocalEngine":
+    def open(
+        cls,
+        root: Path,
+        clock: Clock,
+        *,
+        sync_interval_s: float = 1.0,
+        keys: Keyring | None = None,
+        validate: bool = True,
+        disk: Disk | None = None,
+        pool: Executor | None = None,
+    ) -> "LocalEngine":
         """Open a data directory, or begin a new one, and hold it until `close`.
 
+        keys: what records are encrypted with from now on, and can be read with. validate: verify what is read.
         What was written is durable after `sync_interval_s` at the latest; the pass that sees to it starts on the
         running loop, or with the first write in one. Raises Locked if another process holds the directory,
-        Corrupt if the consumer offsets are damaged.
+        Corrupt if the consumer offsets are damaged, UnknownKey, with nothing changed, if records can't be decrypted.
         """
         disk = disk or Disk()
+        _check_keys(disk, root / "logs", keys)
         disk.mkdir(root)
         lock_fd = _take_lock(disk, root / "lock")
         try:
-            engine = cls(root, clock, sync_interval_s, disk)
+            engine = cls(root, clock, disk, Codec(keys, validate=validate), Syncer(sync_interval_s, pool))
         except BaseException:
             disk.close(lock_fd)
             raise
@@ -74,7 +100,7 @@ class LocalEngine:
             for name in disk.listdir(root / "logs"):
                 _remove(disk, root / "logs" / name)
             for name in disk.listdir(root):
-                if name.partition(".")[0] in ("catalog", "offsets"):
+                if name.partition(".")[0] in ("catalog", "offsets", RUNNING):
                     disk.unlink(root / name)
             disk.fsync_dir(root)
         finally:
@@ -92,13 +118,15 @@ class LocalEngine:
         """See storage.engine.Engine. A log that is open gets the new policy."""
         log = self._logs.get(log_id)
         if log is None or log.is_closed:
-            log = self._logs[log_id] = LocalLog(self._parts, self._path_of(log_id), policy)
+            in_doubt = log_id in self._unsettled
+            log = self._logs[log_id] = LocalLog(self._parts, self._path_of(log_id), policy, power_failed=in_doubt)
+            self._settle(log_id)
         log.policy = policy
         return log
 
     def log_ids(self) -> list[int]:
         names = self._disk.listdir(self._folder)
-        return sorted(int(name) for name in names if len(name) == _ID_DIGITS and name.isdecimal())
+        return sorted(int(name) for name in names if _LOG_NAME.fullmatch(name))
 
     async def drop_log(self, log_id: int) -> None:
         log = self._logs.pop(log_id, None)
@@ -109,6 +137,8 @@ class LocalEngine:
             self._disk.rename(path, path.with_suffix(_DROPPED))
         except FileNotFoundError:  # a log that was never appended to
             return
+        finally:
+            self._settle(log_id)
         await self.syncer.call(_remove, self._disk, path.with_suffix(_DROPPED))
 
     async def close(self) -> None:
@@ -118,6 +148,7 @@ class LocalEngine:
         lock_fd, self._lock_fd = self._lock_fd, -1
         async with AsyncExitStack() as stack:
             stack.callback(self._disk.close, lock_fd)
+            stack.callback(self._running.end)
             stack.push_async_callback(self.syncer.close)
             stack.push_async_callback(self._offsets.close)
             stack.push_async_callback(self._journal.close)
@@ -130,6 +161,14 @@ class LocalEngine:
             if isinstance(result, BaseException):
                 raise result
 
+    def _settle(self, log_id: int | None = None) -> None:
+        """Take note that a log needs no more care after a power failure; after the last one nothing does."""
+        if not self._running.power_failed:
+            return
+        self._unsettled.discard(-1 if log_id is None else log_id)
+        if not self._unsettled:
+            self._running.settle()
+
     def _path_of(self, log_id: int) -> Path:
         return self._folder / f"{log_id:0{_ID_DIGITS}}"
 
@@ -137,6 +176,19 @@ class LocalEngine:
         for name in self._disk.listdir(self._folder):
             if name.endswith(_DROPPED):
                 _remove(self._disk, self._folder / name)
+
+
+def _check_keys(disk: Disk, folder: Path, keys: Keyring | None) -> None:
+    """Raise UnknownKey if there is a segment whose key is not among `keys`. A segment has one key."""
+    for name in filter(_LOG_NAME.fullmatch, disk.listdir(folder)):
+        for path in segment_paths(disk, folder / name):
+            fd = disk.open(path)
+            try:
+                key = sealed_with(disk.pread(fd, HEADER_SIZE, 0))
+            finally:
+                disk.close(fd)
+            if key is not None and (keys is None or key not in keys):
+                raise UnknownKey(key, path)
 
 
 def _take_lock(disk: Disk, path: Path) -> int:

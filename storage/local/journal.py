@@ -21,6 +21,7 @@ its place, durably, before the events it holds are cut off.
 from pathlib import Path
 from struct import Struct
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from ..errors import Corrupt, Poisoned
@@ -30,6 +31,68 @@ from .syncer import Group, Job, Syncer
 _HEADER = Struct("<IQQ")
 _CHECKSUMMED = 12  # the checksum is of everything from here on
 _SEQUENCE = Struct("<Q")
+
+
+class Event(msgspec.Struct, gc=False):
+    """An event in a journal file, where it starts, and its number."""
+
+    position: int
+    sequence: int
+    payload: bytes
+
+    @property
+    def end(self) -> int:
+        return self.position + _HEADER.size + len(self.payload)
+
+
+class Contents(msgspec.Struct):
+    """What the files of a journal hold.
+
+    state: the snapshot, None if there is none. covered: the sequence of the last event in it.
+    events: the valid ones from the start of the journal on, those that the snapshot holds too.
+    size: of the journal. end: where `events` end; what follows is a torn tail if there is no fault.
+    faults: what can't be loaded without losing events.
+    """
+
+    state: bytes | None
+    covered: int
+    events: list[Event]
+    size: int
+    end: int
+    faults: list[Corrupt]
+
+    @property
+    def later(self) -> list[Event]:
+        """The events that the snapshot does not hold."""
+        return [event for event in self.events if event.sequence > self.covered]
+
+    @property
+    def last_sequence(self) -> int:
+        return max(self.covered, self.events[-1].sequence if self.events else 0)
+
+
+def read_journal(disk: Disk, path: Path) -> Contents:
+    """Read `<path>.journal`, then `<path>.snapshot`, and say what is in them. Changes nothing."""
+    journal = disk.read_file(path.with_suffix(".journal")) or b""
+    return parse_journal(path, journal, disk.read_file(path.with_suffix(".snapshot")))
+
+
+def parse_journal(path: Path, data: bytes, snapshot: bytes | None) -> Contents:
+    """Say what the bytes of a journal and its snapshot hold."""
+    path, snapshot_path = path.with_suffix(".journal"), path.with_suffix(".snapshot")
+    state = None if snapshot is None else _parse_event(snapshot, 0)
+    events, end = _parse_events(data)
+    contents = Contents(None, 0, events, len(data), end, [])
+    if state is not None:
+        contents.state, contents.covered = state.payload, state.sequence
+    elif snapshot is not None:
+        contents.faults.append(Corrupt(snapshot_path, 0, "checksum"))
+    if events and not contents.faults and events[0].sequence > contents.covered + 1:
+        what = f"starts with event {events[0].sequence}, should be at most {contents.covered + 1}"
+        contents.faults.append(Corrupt(path, 0, what))
+    if end < len(data) and _is_event_after(data, end, contents.last_sequence):
+        contents.faults.append(Corrupt(path, end, "an event is damaged, later ones are not"))
+    return contents
 
 
 class LocalJournal:
@@ -56,23 +119,19 @@ class LocalJournal:
 
     def load(self) -> tuple[bytes | None, list[bytes]]:
         """See storage.engine.Journal. Cuts off an event that a crash left half written."""
-        state, covered = self._load_snapshot()
-        data = self._disk.read_file(self._path) or b""
-        events, end = _parse_events(data)
-        if events and events[0][0] > covered + 1:
-            raise Corrupt(self._path, 0, f"starts with event {events[0][0]}, should be at most {covered + 1}")
-        self._sequence = max(covered, events[-1][0] if events else 0)
-        if end < len(data) and _is_event_after(data, end, self._sequence):
-            raise Corrupt(self._path, end, "an event is damaged, later ones are not")
-        later = [payload for sequence, payload in events if sequence > covered]
+        contents = read_journal(self._disk, self._path)
+        if contents.faults:
+            raise contents.faults[0]
+        later = [event.payload for event in contents.later]
+        self._sequence = contents.last_sequence
         # A snapshot that holds all of them was interrupted: what follows starts a fresh journal.
-        self._position = end if later else 0
+        self._position = contents.end if later else 0
         self._count = len(later)
-        if self._position < len(data):
+        if self._position < contents.size:
             self._disk.truncate(self._fd, self._position)
             self._disk.fdatasync(self._fd)
         self._loaded = True
-        return state, later
+        return contents.state, later
 
     def append(self, event: bytes) -> None:
         """See storage.engine.Journal. Raises Full (nothing kept), Poisoned."""
@@ -127,16 +186,6 @@ class LocalJournal:
         self._disk.rename(fresh, self._snapshot_path)
         self._disk.fsync_dir(self._path.parent)
 
-    def _load_snapshot(self) -> tuple[bytes | None, int]:
-        """Return the snapshot's state and the sequence of the last event in it; None and 0 if there is none."""
-        data = self._disk.read_file(self._snapshot_path)
-        if data is None:
-            return None, 0
-        event = _parse_event(data, 0)
-        if event is None:
-            raise Corrupt(self._snapshot_path, 0, "checksum")
-        return event[1], event[0]
-
     def _plan_sync(self) -> Job:
         disk, fd, name_changed = self._disk, self._fd, self._name_changed
         self._name_changed = False
@@ -149,7 +198,7 @@ class LocalJournal:
         return sync
 
 
-def _nothing() -> None:
+def _nothing(_cause: BaseException | None) -> None:
     """What a journal does when a sync is over."""
 
 
@@ -158,26 +207,26 @@ def _frame(sequence: int, payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), xxh3_64_intdigest(hashed), sequence) + payload
 
 
-def _parse_event(data: bytes, position: int) -> tuple[int, bytes] | None:
-    """Return sequence and payload of the event at `position`, None if there is no valid one."""
+def _parse_event(data: bytes, position: int) -> Event | None:
+    """Return the event at `position`, None if there is no valid one."""
     if position + _HEADER.size > len(data):
         return None
     size, checksum, sequence = _HEADER.unpack_from(data, position)
     end = position + _HEADER.size + size
     if end > len(data) or xxh3_64_intdigest(data[position + _CHECKSUMMED : end]) != checksum:
         return None
-    return sequence, data[position + _HEADER.size : end]
+    return Event(position, sequence, data[position + _HEADER.size : end])
 
 
-def _parse_events(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
+def _parse_events(data: bytes) -> tuple[list[Event], int]:
     """Return the valid events from the start on, sequences ascending by one, and where they end."""
-    events: list[tuple[int, bytes]] = []
+    events: list[Event] = []
     position = 0
     while (event := _parse_event(data, position)) is not None:
-        if events and event[0] != events[-1][0] + 1:
+        if events and event.sequence != events[-1].sequence + 1:
             break
         events.append(event)
-        position += _HEADER.size + len(event[1])
+        position = event.end
     return events, position
 
 

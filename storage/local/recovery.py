@@ -4,69 +4,53 @@ A checkpoint beside the segments says up to where the files were known to be dur
 is verified; before it, names and sizes are believed, so a start takes as long as what was written since the last
 checkpoint, not as long as the log.
 
-Where verification stops, the bytes are a torn tail if nothing valid follows, and are cut. If a valid record
-follows, they are damage: nothing is touched, and the log ends there and takes no appends.
+Where a record is not valid and a later one is, the stretch between is damage: it is reported, no byte of it is
+touched, who reads there is refused, and the log goes on behind it. Where nothing valid follows, the bytes are a torn
+tail and are cut if a crash explains them: a killed process leaves the beginning of a record, a power failure anything.
+A whole record that does not verify, when nothing but the process has died, is damage.
 
-Checkpoint, 40 bytes (little-endian; sizes in bytes):
-
-    +----+----------------------------------------+---+
-    |  0 | base offset of the segment             | 8 |
-    |  8 | position in it, durable up to here     | 8 |
-    | 16 | next offset at this position           | 8 |
-    | 24 | timestamp of the record before it      | 8 |
-    | 32 | XXH3-64 of bytes 0..31                 | 8 |
-    +----+----------------------------------------+---+
+Rule: an offset that a reader may have seen is not given out again. After a power failure, and behind damage at the
+end, the log goes on SKIP offsets later.
 """
 
 import logging
-import re
 from contextlib import suppress
 from pathlib import Path
-from struct import Struct
 
 import msgspec
-from xxhash import xxh3_64_intdigest
 
-from ...protocol.batch import HEADER_SIZE, BadBatch, read_header, verify
+from ...protocol.batch import HEADER_SIZE, BadBatch, read_header
 from ..errors import Corrupt
+from .bounds import SKIP, Kept, read_bounds, write_bounds
+from .checkpoint import Checkpoint, checkpoint_path, decode_checkpoint
+from .codec import Codec
 from .disk import Disk
-from .segment import Segment, build_index, look, unlink, walk
+from .indexing import build_index
+from .resync import header_at, is_beginning, next_record
+from .segment import Segment, look, segment_paths, unlink, walk
 
 # What is read at a time: large enough that the reads cost little beside the checksums.
 CHUNK_SIZE = 4 * 1024 * 1024
 
-_POINT = Struct("<4Q")
-_CHECKSUM = Struct("<Q")
-_SEGMENT_NAME = re.compile(r"(\d{20})\.log")
-# Bytes 52..255 of a header are zero and the message count before them is not.
-_RESERVED = re.compile(rb"[^\0]\0{204}")
-_RESERVED_POSITION = 52
-
 _logger = logging.getLogger(__name__)
-
-
-class Checkpoint(msgspec.Struct, frozen=True):
-    """Up to where a log was durable once: a place in a segment, and the offset and timestamp there."""
-
-    base: int
-    position: int
-    next_offset: int
-    last_timestamp_us: int
 
 
 class Recovered(msgspec.Struct):
     """What a log's files hold.
 
-    segments: ascending; those that may not be durable yet have their file open, the last one always has.
+    segments: ascending, at least one; those that may not be durable yet have their file open, the last one always has.
+    next: the offset to go on with; more than the last segment's end where offsets are skipped.
     durable: whether all of it is known to survive a power failure.
-    damage: where valid data lies behind bytes that aren't; the last segment then ends before it.
+    damages: the stretches that were found and can't be read.
     """
 
     segments: list[Segment]
-    last_timestamp_us: int
+    kept: Kept
     checkpoint: Checkpoint | None
-    durable: bool
-    damage: Corrupt | None = None
+    next: int = 0
+    last_timestamp_us: int = 0
+    durable: bool = True
+    damages: list[Corrupt] = []
 
 
 class _Progress(msgspec.Struct):
@@ -78,56 +62,239 @@ class _Progress(msgspec.Struct):
     fault: str | None = None
 
 
-def checkpoint_path(folder: Path) -> Path:
-    return folder / "checkpoint"
+class Recovery:
+    """One recovery. persisted: nobody has seen what was not durable. power_failed: what was not durable may be lost."""
 
+    def __init__(self, disk: Disk, folder: Path, codec: Codec, *, persisted: bool, power_failed: bool) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._codec = codec
+        self._seen_and_lost = power_failed and not persisted
+        self._power_failed = power_failed
+        self._bad_tail = False
+        self._gaps: list[tuple[int, int]] = []  # as the file has them
 
-def encode_checkpoint(point: Checkpoint) -> bytes:
-    body = _POINT.pack(point.base, point.position, point.next_offset, point.last_timestamp_us)
-    return body + _CHECKSUM.pack(xxh3_64_intdigest(body))
+    def run(self) -> Recovered | None:
+        """Recover the log; None if it holds no segment. Warns of what it cuts and of damage. Raises OSError."""
+        kept = read_bounds(self._disk, self._folder)
+        self._gaps = kept.gaps
+        segments = self._list(kept)
+        if not segments:
+            return None
+        data = self._disk.read_file(checkpoint_path(self._folder))
+        point = decode_checkpoint(data) if data else None
+        if point is not None and not _fits(point, segments):
+            point = None
+        # Without bytes the first sync never came to its end, so nothing is known to be durable. Bytes that are
+        # damaged were written after one, in one sector: the disk is bad, the sealed segments were durable.
+        start = segments[-1].base if data else segments[0].base
+        progress = _Progress(0, start, 0)
+        if point is not None:
+            progress = _Progress(point.position, point.next_offset, point.last_timestamp_us)
+            start = point.base
+        found = Recovered(segments, kept, point)
+        self._verify_segments(found, start, progress)
+        if not found.last_timestamp_us and len(found.segments) > 1:
+            found.last_timestamp_us = self._last_timestamp(found.segments[-2])
+        self._choose_next(found)
+        return found
 
+    def _list(self, kept: Kept) -> list[Segment]:
+        """Return the segments by name and size, ascending; each ends where the next one starts or a skip begins."""
+        bases = [int(path.stem) for path in segment_paths(self._disk, self._folder)]
+        ends = {base: end for end, base in kept.gaps}
+        segments: list[Segment] = []
+        for base, following in zip(bases, [*bases[1:], *bases[-1:]], strict=True):
+            segment = Segment(self._folder, base)
+            segment.end = max(ends.get(following, following), base)
+            segment.size = self._disk.size(segment.path)
+            segment.known_from = (segment.end, segment.size)
+            segments.append(segment)
+        while len(segments) > 1 and segments[0].end <= kept.first:
+            unlink(self._disk, segments.pop(0))  # A power failure undid a trim.
+        return segments
 
-def decode_checkpoint(data: bytes) -> Checkpoint | None:
-    if len(data) != _POINT.size + _CHECKSUM.size:
+    def _verify_segments(self, found: Recovered, start: int, progress: _Progress) -> None:
+        """Verify what follows the place `progress` in the segment with base `start`; find where the log ends."""
+        for index, segment in enumerate(found.segments):
+            if segment.base < start:
+                continue
+            if segment.base > start:
+                progress = _Progress(0, segment.base, progress.timestamp_us)
+            segment.fd = self._disk.open(segment.path)
+            begin = progress.position
+            progress = self._verify_or_restart(found, segment, progress)
+            found.durable = found.durable and progress.position == begin
+            followers = found.segments[index + 1 :]
+            if self._ends_here(found, progress, followers):
+                self._end(found, segment, progress, followers)
+                break
+            self._join(found, segment, progress, followers)
+        found.last_timestamp_us = progress.timestamp_us
+
+    def _ends_here(self, found: Recovered, progress: _Progress, followers: list[Segment]) -> bool:
+        """Say whether the log ends before the end of its files: nothing follows, and something is wrong or lost.
+
+        A next segment that was begun, if only its name, tells that a process which died had written all of this one.
+        """
+        if not followers:
+            return progress.fault is not None
+        if not self._power_failed or any(follower.size for follower in followers):
+            return False
+        return progress.fault is not None or followers[0].base != found.kept.after_gap(progress.offset)
+
+    def _join(self, found: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]) -> None:
+        """Take note of where a verified segment ends, and of what is missing before the next one."""
+        segment.end = progress.offset
+        if not followers:
+            return
+        following = followers[0].base
+        if progress.fault is not None or following != found.kept.after_gap(progress.offset):
+            what = progress.fault or f"the log goes on with offset {following}"
+            self._report(found, segment, progress, what, resumes_at=following)
+
+    def _verify_or_restart(self, found: Recovered, segment: Segment, start: _Progress) -> _Progress:
+        """Verify a segment from `start`, or all of it if there is no such record at that place."""
+        if 0 < start.position < segment.size:
+            here = header_at(self._disk, segment, segment.fd, start.position, start.offset)
+            if here is None:
+                start = _Progress(0, segment.base, 0)
+        return self._verify(found, segment, start)
+
+    def _verify(self, found: Recovered, segment: Segment, start: _Progress) -> _Progress:
+        """Verify record after record and index them, passing over damage; stop where nothing valid follows."""
+        progress = _Progress(start.position, start.offset, start.timestamp_us)
+        segment.known_from = (start.offset, start.position)
+        segment.proven_from = start.position
+        while progress.position < segment.size:
+            window = look(self._disk, segment, segment.fd, progress.position, CHUNK_SIZE)
+            begin = progress.position
+            progress.fault = self._verify_window(segment, window.data, window.origin, progress)
+            if progress.fault is not None and progress.position == begin:
+                progress.fault = self._verify_large(segment, progress)
+            if progress.fault is not None and progress.position == begin and not self._resume(found, segment, progress):
+                break
+        return progress
+
+    def _verify_window(self, segment: Segment, data: memoryview, origin: int, progress: _Progress) -> str | None:
+        """Verify the records that lie in `data` whole; return what is wrong with the one after them."""
+        while progress.position < origin + len(data):
+            at = progress.position - origin
+            try:
+                header = read_header(data, at)
+                if header.base_offset != progress.offset:
+                    return f"base offset {header.base_offset}, should be {progress.offset}"
+                if header.size > len(data) - at:
+                    return f"a record of {header.size} bytes, {len(data) - at} are left"
+                self._codec.decode(data[at : at + header.size])
+            except BadBatch as fault:
+                return f"{fault.what} ({fault.position} bytes into the record)"
+            if progress.position >= segment.index_due:
+                segment.note(header.base_offset, header.base_timestamp_us, progress.position)
+            segment.records += 1
+            segment.records_size += header.size
+            progress.position += header.size
+            progress.offset += header.count
+            progress.timestamp_us = max(progress.timestamp_us, header.base_timestamp_us)
         return None
-    if _CHECKSUM.unpack_from(data, _POINT.size)[0] != xxh3_64_intdigest(data[: _POINT.size]):
-        return None
-    return Checkpoint(*_POINT.unpack_from(data))
 
+    def _verify_large(self, segment: Segment, progress: _Progress) -> str | None:
+        """Verify one record that a chunk did not hold whole."""
+        head = look(self._disk, segment, segment.fd, progress.position, HEADER_SIZE)
+        try:
+            size = read_header(head.data).size
+        except BadBatch as fault:
+            return f"{fault.what} ({fault.position} bytes into the record)"
+        room = segment.size - progress.position
+        if size > room:
+            return f"a record of {size} bytes, the file ends after {room}"
+        window = look(self._disk, segment, segment.fd, progress.position, size)
+        return self._verify_window(segment, window.data, window.origin, progress)
 
-def recover(disk: Disk, folder: Path) -> Recovered | None:
-    """Recover the log in `folder`; None if it holds no segment. Cuts a torn tail; warns of it and of damage."""
-    segments = _list_segments(disk, folder)
-    if not segments:
-        return None
-    data = disk.read_file(checkpoint_path(folder))
-    point = decode_checkpoint(data) if data else None
-    if point is not None and not _fits(point, segments):
-        point = None
-    # Without a file the first sync never came to its end, so nothing is known to be durable. A file that is
-    # damaged was being rewritten after one: the sealed segments were durable by then.
-    start = segments[0].base if data is None else segments[-1].base
-    progress = _Progress(0, start, 0)
-    if point is not None:
-        progress = _Progress(point.position, point.next_offset, point.last_timestamp_us)
-        start = point.base
-    recovered = _verify_segments(disk, segments, start, progress)
-    recovered.checkpoint = point
-    if not recovered.last_timestamp_us and len(recovered.segments) > 1:
-        recovered.last_timestamp_us = _last_timestamp(disk, recovered.segments[-2])
-    return recovered
+    def _resume(self, found: Recovered, segment: Segment, progress: _Progress) -> bool:
+        """Go on behind damage, if a valid record follows; return whether one does."""
+        resumed = next_record(
+            self._disk, segment, segment.fd, self._codec, position=progress.position, offset=progress.offset
+        )
+        if resumed is None:
+            return False
+        position, offset = resumed
+        self._report(found, segment, progress, progress.fault or "", resumes_at=offset)
+        progress.position, progress.offset, progress.fault = position, offset, None
+        segment.index_due = position  # who reads behind the damage starts here
+        segment.proven_from = position
+        return True
 
+    def _report(self, found: Recovered, segment: Segment, progress: _Progress, what: str, *, resumes_at: int) -> None:
+        """Warn of offsets that can't be read. After a power failure they are lost, and readers pass over them."""
+        lost = f"offsets {progress.offset} to {resumes_at - 1} are lost, valid ones follow"
+        damage = Corrupt(segment.path, progress.position, f"{what}; {lost}")
+        _logger.warning("%s", damage)
+        found.damages = [*found.damages, damage]
+        if self._power_failed and resumes_at > progress.offset:
+            found.kept.skip(progress.offset, resumes_at)
 
-def _list_segments(disk: Disk, folder: Path) -> list[Segment]:
-    """Return the segments by name and size, ascending; each ends where the next one starts."""
-    names = [match for match in map(_SEGMENT_NAME.fullmatch, disk.listdir(folder)) if match]
-    bases = sorted(int(match[1]) for match in names)
-    segments = [Segment(folder, base) for base in bases]
-    for segment, end in zip(segments, [*bases[1:], *bases[-1:]], strict=True):
-        segment.size = disk.size(segment.path)
-        segment.end = end
-        segment.known_from = (end, segment.size)
-    return segments
+    def _end(self, found: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]) -> None:
+        """End the log where nothing valid follows: cut a torn tail, leave anything else."""
+        fault = Corrupt(segment.path, progress.position, progress.fault or "")
+        if self._is_torn(segment, progress):
+            _logger.warning("%s; nothing valid follows: cut %d bytes", fault, segment.size - progress.position)
+            with suppress(FileNotFoundError):
+                self._disk.unlink(segment.index_path)  # It may tell of what is cut.
+            self._disk.truncate(segment.fd, progress.position)
+            segment.size = progress.position
+        else:
+            _logger.warning("%s; no crash explains it: left as it is, the log goes on behind it", fault)
+            found.damages = [*found.damages, fault]
+            progress.offset += self._count_at(segment, progress)
+            segment.proven_from = segment.size
+            self._bad_tail = True
+        for follower in followers:
+            unlink(self._disk, follower)
+        found.segments = found.segments[: len(found.segments) - len(followers)]
+        found.durable = False
+        segment.end = progress.offset
+
+    def _is_torn(self, segment: Segment, progress: _Progress) -> bool:
+        """Say whether a crash explains the bytes at the end: all of them if power failed, else a record's beginning."""
+        here = header_at(self._disk, segment, segment.fd, progress.position, progress.offset)
+        if self._power_failed or here is None:
+            return True
+        size, count = here
+        if progress.position + size <= segment.size:
+            return False
+        return is_beginning(self._disk, segment, segment.fd, progress.position, count, if_sealed=True)
+
+    def _count_at(self, segment: Segment, progress: _Progress) -> int:
+        here = header_at(self._disk, segment, segment.fd, progress.position, progress.offset)
+        return here[1] if here else 0
+
+    def _choose_next(self, found: Recovered) -> None:
+        """Choose the offset to go on with, and note durably what is skipped before it is given out."""
+        end = found.segments[-1].end
+        # What was skipped before, with nothing behind it, stays skipped.
+        found.next = max([end, *(base for _, base in found.kept.gaps)])
+        if self._seen_and_lost or self._bad_tail:
+            found.next += SKIP
+        if found.next > end:
+            found.kept.skip(end, found.next)
+        if found.kept.gaps != self._gaps:
+            write_bounds(self._disk, self._folder, found.kept)
+
+    def _last_timestamp(self, segment: Segment) -> int:
+        """Return the last base timestamp of a sealed segment; the index file makes it one read."""
+        cover = build_index(self._disk, segment, self._codec, offset=segment.end, size=segment.size)
+        if not cover.index.positions:
+            return 0
+        fd = self._disk.open(segment.path)
+        try:
+            position, offset = cover.index.positions[-1], cover.index.offsets[-1]
+            window = look(self._disk, segment, fd, position, segment.size - position)
+            return max((row[2] for row in walk(window, position, offset)), default=0)
+        except Corrupt:
+            return cover.index.timestamps[-1]
+        finally:
+            self._disk.close(fd)
 
 
 def _fits(point: Checkpoint, segments: list[Segment]) -> bool:
@@ -137,151 +304,3 @@ def _fits(point: Checkpoint, segments: list[Segment]) -> bool:
             return point.position <= segment.size and segment.base <= point.next_offset
     # Its segment may have been trimmed; what came after it is then all there is to verify.
     return point.base < segments[-1].base
-
-
-def _verify_segments(disk: Disk, segments: list[Segment], start: int, progress: _Progress) -> Recovered:
-    """Verify what follows the place `progress` in the segment with base `start`, and end the log where it ends."""
-    recovered = Recovered(segments, progress.timestamp_us, None, durable=True)
-    for index, segment in enumerate(segments):
-        if segment.base < start:
-            continue
-        if segment.base > start:
-            progress = _Progress(0, segment.base, progress.timestamp_us)
-        segment.fd = disk.open(segment.path)
-        begin = progress.position
-        progress = _verify_or_restart(disk, segment, progress)
-        recovered.durable = recovered.durable and progress.position == begin
-        followers = segments[index + 1 :]
-        if progress.fault is None and followers and followers[0].base != progress.offset:
-            progress.fault = f"the log goes on with offset {followers[0].base}, should be {progress.offset}"
-        if progress.fault is not None:
-            _end_here(disk, recovered, segment, progress, followers)
-            break
-        segment.end = progress.offset
-    recovered.last_timestamp_us = progress.timestamp_us
-    return recovered
-
-
-def _verify_or_restart(disk: Disk, segment: Segment, start: _Progress) -> _Progress:
-    """Verify a segment from `start`, or all of it if the first record there is not what should be there."""
-    progress = _verify(disk, segment, start)
-    if progress.fault is None or progress.position != start.position or not start.position:
-        return progress
-    return _verify(disk, segment, _Progress(0, segment.base, 0))
-
-
-def _verify(disk: Disk, segment: Segment, start: _Progress) -> _Progress:
-    """Verify record after record and index them; stop at the end or where a record is not valid."""
-    progress = _Progress(start.position, start.offset, start.timestamp_us)
-    segment.known_from = (start.offset, start.position)
-    while progress.position < segment.size:
-        window = look(disk, segment, segment.fd, progress.position, CHUNK_SIZE)
-        begin = progress.position
-        progress.fault = _verify_window(segment, window.data, window.origin, progress)
-        if progress.fault is not None and progress.position == begin:
-            progress.fault = _verify_large(disk, segment, progress)
-        if progress.fault is not None and progress.position == begin:
-            break
-    return progress
-
-
-def _verify_window(segment: Segment, data: memoryview, origin: int, progress: _Progress) -> str | None:
-    """Verify the records that lie in `data` whole; return what is wrong with the one after them."""
-    while progress.position < origin + len(data):
-        at = progress.position - origin
-        try:
-            header = read_header(data, at)
-            if header.base_offset != progress.offset:
-                return f"base offset {header.base_offset}, should be {progress.offset}"
-            if verify(data[at : at + header.size], header).first_delta:
-                return "the record does not start with its first message"
-        except BadBatch as fault:
-            return f"{fault.what} ({fault.position} bytes into the record)"
-        if progress.position >= segment.index_due:
-            segment.note(header.base_offset, header.base_timestamp_us, progress.position)
-        segment.records += 1
-        segment.records_size += header.size
-        progress.position += header.size
-        progress.offset += header.count
-        progress.timestamp_us = max(progress.timestamp_us, header.base_timestamp_us)
-    return None
-
-
-def _verify_large(disk: Disk, segment: Segment, progress: _Progress) -> str | None:
-    """Verify one record that a chunk did not hold whole."""
-    head = look(disk, segment, segment.fd, progress.position, HEADER_SIZE)
-    try:
-        size = read_header(head.data).size
-    except BadBatch as fault:
-        return f"{fault.what} ({fault.position} bytes into the record)"
-    room = segment.size - progress.position
-    if size > room:
-        return f"a record of {size} bytes, the file ends after {room}"
-    window = look(disk, segment, segment.fd, progress.position, size)
-    return _verify_window(segment, window.data, window.origin, progress)
-
-
-def _end_here(
-    disk: Disk, recovered: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]
-) -> None:
-    """End the log in `segment` where verification stopped: cut a torn tail, or stay before damage."""
-    fault = Corrupt(segment.path, progress.position, progress.fault or "")
-    torn = not any(follower.size for follower in followers) and not _valid_after(disk, segment, progress)
-    if torn:
-        _logger.warning("%s; nothing valid follows: cut %d bytes", fault, segment.size - progress.position)
-        with suppress(FileNotFoundError):
-            disk.unlink(segment.index_path)  # It may tell of what is cut.
-        disk.truncate(segment.fd, progress.position)
-        for follower in followers:
-            unlink(disk, follower)
-    else:
-        _logger.warning("%s; valid data follows: the log is read-only up to here", fault)
-        recovered.damage = fault
-    recovered.segments = recovered.segments[: len(recovered.segments) - len(followers)]
-    recovered.durable = False
-    segment.size = progress.position
-    segment.end = progress.offset
-
-
-def _valid_after(disk: Disk, segment: Segment, progress: _Progress) -> bool:
-    """Say whether a later valid record lies anywhere behind the place where verification stopped."""
-    position = progress.position + 1
-    while position < segment.size:
-        # Chunks overlap by a header, so that none falls between two.
-        data = look(disk, segment, segment.fd, position, CHUNK_SIZE + HEADER_SIZE).data
-        for match in _RESERVED.finditer(data):
-            # The run of zeros begins behind the highest byte of the count that is not zero.
-            for unset in range(4):
-                start = position + match.start() + 1 + unset - _RESERVED_POSITION
-                if start > progress.position and _is_record(disk, segment, start, progress.offset):
-                    return True
-        position += CHUNK_SIZE
-    return False
-
-
-def _is_record(disk: Disk, segment: Segment, position: int, offset: int) -> bool:
-    """Say whether a valid record with a base offset after `offset` starts at `position`."""
-    try:
-        header = read_header(look(disk, segment, segment.fd, position, HEADER_SIZE).data)
-        if header.base_offset <= offset or header.size > segment.size - position:
-            return False
-        verify(look(disk, segment, segment.fd, position, header.size).data, header)
-    except BadBatch:
-        return False
-    return True
-
-
-def _last_timestamp(disk: Disk, segment: Segment) -> int:
-    """Return the last base timestamp of a sealed segment; the index file makes it one read."""
-    cover = build_index(disk, segment, offset=segment.end, size=segment.size)
-    if not cover.index.positions:
-        return 0
-    fd = disk.open(segment.path)
-    try:
-        position, offset = cover.index.positions[-1], cover.index.offsets[-1]
-        window = look(disk, segment, fd, position, segment.size - position)
-        return max((row[2] for row in walk(window, position, offset)), default=0)
-    except Corrupt:
-        return cover.index.timestamps[-1]
-    finally:
-        disk.close(fd)

@@ -7,6 +7,7 @@ handed out keep their map alive, so nobody closes one.
 Crash invariant: a file that is mapped is never truncated or written.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,9 +17,9 @@ from struct import Struct
 import msgspec
 
 from ...protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE
-from ..errors import Corrupt, Full
+from ..errors import Corrupt
 from .disk import Disk
-from .index import INDEX_GAP_SIZE, Cover, Index, decode, encode
+from .index import INDEX_GAP_SIZE, Cover, Index
 
 # Maps cost address space and a descriptor each; 256 leave most of the usual limit of 1024 to connections.
 MAPS_MAX = 256
@@ -26,6 +27,7 @@ MAPS_MAX = 256
 WINDOW_SIZE = INDEX_GAP_SIZE + HEADER_SIZE
 RECORD_SIZE_MIN = HEADER_SIZE + FRAME_HEADER_SIZE
 
+_NAME = re.compile(r"\d{20}\.log")
 _LOOK = Struct("<8xQQ8xQ8xI")  # what the walk looks at: base offset, base timestamp, size, count
 
 
@@ -35,11 +37,12 @@ class Segment:
     base, end: the first offset it holds and the one after its last. size: its bytes.
     records: how many were seen since the start, for the average size.
     known_from: the offset and the position from which on `index` is complete.
+    proven_from: what this process verified at its start, or wrote, begins here, as long as the segment is appended to.
     """
 
     __slots__ = (
         "base", "end", "fd", "first_timestamp", "index", "index_due", "index_tried", "known_from",
-        "path", "records", "records_size", "size",
+        "path", "proven_from", "records", "records_size", "size",
     )  # fmt: skip
 
     def __init__(self, folder: Path, base: int, *, size: int = 0) -> None:
@@ -55,6 +58,7 @@ class Segment:
         self.index_due = 0
         self.index_tried = False
         self.known_from = (base, 0)
+        self.proven_from = 0
 
     @property
     def index_path(self) -> Path:
@@ -130,29 +134,9 @@ def _fault(base: int, offset: int, size: int, room: int) -> str:
     return "record size" if size < RECORD_SIZE_MIN else "message count"
 
 
-def build_index(disk: Disk, segment: Segment, *, offset: int, size: int, trusted: bool = True) -> Cover:
-    """Index the first `size` bytes of a segment, which end before the record with `offset`. Blocks.
-
-    trusted: begin with what the index file says, as far as it goes. A better index of a whole file is kept beside
-    it. Where the bytes are damaged the index ends; who reads there meets the damage.
-    """
-    data = disk.read_file(segment.index_path) if trusted else None
-    cover = decode(data, segment.base, size_max=size)
-    if cover.size == size and cover.next_offset == offset:
-        return cover
-    if cover.size == size:
-        cover = decode(None, segment.base, size_max=size)
-    with suppress(Corrupt, FileNotFoundError):
-        _extend(disk, segment, cover, size)
-        if size == segment.size:
-            write_index(disk, segment, cover)
-    return cover
-
-
-def write_index(disk: Disk, segment: Segment, cover: Cover) -> None:
-    """Keep an index beside its segment. It only saves time, so a disk that refuses it fails nothing."""
-    with suppress(OSError, Full):
-        disk.write_file(segment.index_path, encode(cover))
+def segment_paths(disk: Disk, folder: Path) -> list[Path]:
+    """Return the paths of a log's segments, ascending by base offset."""
+    return [folder / name for name in sorted(filter(_NAME.fullmatch, disk.listdir(folder)))]
 
 
 def unlink(disk: Disk, segment: Segment) -> None:
@@ -162,29 +146,12 @@ def unlink(disk: Disk, segment: Segment) -> None:
     disk.unlink(segment.path)
 
 
-def _extend(disk: Disk, segment: Segment, cover: Cover, size: int) -> None:
-    """Walk on from where `cover` ends."""
-    due = cover.index.positions[-1] + INDEX_GAP_SIZE if cover.index.positions else 0
-    fd = disk.open(segment.path)
-    try:
-        while cover.size < size:
-            window = look(disk, segment, fd, cover.size, 16 * WINDOW_SIZE)
-            for position, offset, timestamp, record_size, count in walk(window, cover.size, cover.next_offset):
-                if position >= size:
-                    return
-                if position >= due:
-                    cover.index.add(offset, timestamp, position)
-                    due = position + INDEX_GAP_SIZE
-                cover.size, cover.next_offset = position + record_size, offset + count
-    finally:
-        disk.close(fd)
-
-
 class Poll(msgspec.Struct):
     """A read that is under way: where it stands, and what it has.
 
     first: the offset asked for. stop: the offset at which there are enough messages. room: bytes still allowed.
     position, offset: of the record to come next. last: position and offset of the last record taken.
+    start, base: position and offset of the first record in the last of `buffers`.
     need: the size of the record that the window cut off.
     """
 
@@ -195,24 +162,26 @@ class Poll(msgspec.Struct):
     offset: int
     buffers: list[memoryview] = msgspec.field(default_factory=list[memoryview])
     last: tuple[int, int] = (0, 0)
+    start: int = 0
+    base: int = 0
     need: int = 0
     done: bool = False
 
 
-def take(window: Window, poll: Poll) -> None:
-    """Take the records that `poll` wants out of a window, in one buffer, and move `poll` on.
+def take(window: Window, poll: Poll) -> bool:
+    """Take the records that `poll` wants out of a window, in one buffer, and move `poll` on; say if there were any.
 
     Raises Corrupt if the first record is damaged; later damage ends the read before it.
     """
     poll.need = 0
     start = end = poll.position
-    next_offset = poll.offset
+    base = next_offset = poll.offset
     try:
         for position, offset, _, size, count in walk(window, start, next_offset):
             after = position + size
             if offset + count <= poll.first:
                 start = end = after
-                next_offset = offset + count
+                base = next_offset = offset + count
                 continue
             if after - start > poll.room and (end > start or poll.buffers):
                 poll.done = True
@@ -233,7 +202,9 @@ def take(window: Window, poll: Poll) -> None:
     if end > start:
         poll.buffers.append(window.data[start - window.origin : end - window.origin])
         poll.room -= end - start
+        poll.start, poll.base = start, base
     poll.position, poll.offset = end, next_offset
+    return end > start
 
 
 class Maps:

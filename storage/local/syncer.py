@@ -9,7 +9,7 @@ failed is never tried again, for the kernel may have dropped the very pages it c
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -28,9 +28,10 @@ Job = Callable[[], None]
 class Syncer:
     """The threads that sync, and the groups that have something to be synced."""
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, pool: Executor | None = None) -> None:
+        """pool: what runs the syncs; threads of its own unless a test hands down something it can steer."""
         self._interval_s = interval_s
-        self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="pybroker-sync")
+        self._pool = pool or ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="pybroker-sync")
         self._dirty: set[Group] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -82,10 +83,14 @@ class Group:
 
     plan: called on the loop when a sync begins; returns what to do in a thread for all written so far.
     ended: called on the loop when it is over, with the error if there was one.
+    cause: why it was given up. sync_failed: because of a sync.
     """
 
-    def __init__(self, syncer: Syncer, path: Path, plan: Callable[[], Job], ended: Callable[[], None]) -> None:
+    def __init__(
+        self, syncer: Syncer, path: Path, plan: Callable[[], Job], ended: Callable[[BaseException | None], None]
+    ) -> None:
         self.cause: BaseException | None = None
+        self.sync_failed = False
         self._syncer = syncer
         self._path = path
         self._plan = plan
@@ -145,8 +150,9 @@ class Group:
         self._running = False
         cause = done.exception()
         if cause is not None:
+            self.sync_failed = True
             self.poison(cause)
-        self._ended()
+        self._ended(cause)
         self._wake(self._current, cause)
         if self._next:
             self.start()

@@ -35,7 +35,7 @@ class LocalTable:
         self._values: dict[bytes, int] = {}
         state, events = journal.load()
         for changes in [state or b"", *events]:
-            self._apply(changes)
+            apply_changes(self._values, changes)
 
     def get(self, key: bytes) -> int | None:
         return self._values.get(key)
@@ -72,13 +72,15 @@ class LocalTable:
             with suppress(Full):  # The change itself is written; the next one tries again.
                 self._journal.snapshot(b"".join(changes))
 
-    def _apply(self, changes: bytes) -> None:
-        position = 0
-        while position < len(changes):
-            kind, size, value = _CHANGE.unpack_from(changes, position)
-            position += _CHANGE.size + size
-            key = changes[position - size : position]
-            if kind == _PUT:
-                self._values[key] = value
-            else:
-                self._values.pop(key, None)
+
+def apply_changes(values: dict[bytes, int], changes: bytes) -> None:
+    """Apply a run of changes, which an event or a snapshot is, to the values by key."""
+    position = 0
+    while position < len(changes):
+        kind, size, value = _CHANGE.unpack_from(changes, position)
+        position += _CHANGE.size + size
+        key = changes[position - size : position]
+        if kind == _PUT:
+            values[key] = value
+        else:
+            values.pop(key, None)

@@ -15,7 +15,12 @@ from pybroker.broker.units import U64_MAX
 GOLDEN = Path(__file__).parents[1] / "golden" / "config"
 GENERATIONS = ["server-0.8.toml", "server-0.9.toml"]
 
-NOT_IN_IGGYS_FILES = {"extra"}
+NOT_IN_IGGYS_FILES = {
+    "extra",
+    # Of Iggy 0.4, which had an archiver.
+    "data_maintenance.messages.archiver_enabled",
+    "data_maintenance.archiver.s3.tmp_upload_dir",
+}
 
 
 def load_text(folder: Path, text: str = "", environ: Mapping[str, str] | None = None) -> Loaded:
@@ -41,6 +46,13 @@ def leaves(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def golden(name: str) -> dict[str, Any]:
     return leaves(tomllib.loads((GOLDEN / name).read_text()))
+
+
+def test_secrets_are_not_in_what_a_traceback_shows(tmp_path: Path) -> None:
+    key = "aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMjIyMjI="
+    loaded = load(None, {"IGGY_SYSTEM_ENCRYPTION_KEY": key}, cwd=tmp_path)
+    assert len(loaded.config.system.encryption.key) == 32
+    assert "hunter2" not in repr(loaded) and key not in repr(loaded)
 
 
 def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
@@ -71,7 +83,9 @@ def test_defaults_are_those_of_the_facts() -> None:
 def test_both_generations_of_iggys_file_load_without_a_warning(name: str, tmp_path: Path) -> None:
     loaded = load(GOLDEN / name, {}, cwd=tmp_path)
     assert warnings(loaded) == []
-    assert loaded.config == Config()
+    # Where the generations differ, our default is that of 0.9.
+    older = {"system.partition.validate_checksum": False, "data_maintenance.messages.cleaner_enabled": False}
+    assert loaded.config == with_values(Config(), older if name == "server-0.8.toml" else {})
 
 
 @pytest.mark.parametrize("name", GENERATIONS)
@@ -87,7 +101,8 @@ def test_every_key_is_known_from_one_of_iggys_files_or_ours() -> None:
     assert iggys <= KEYS.keys() | IGNORED
     assert iggys | NOT_IN_IGGYS_FILES >= IGNORED
     ours = {path for path in KEYS.keys() - iggys if not path.startswith("pybroker.")}
-    assert ours == {"tcp.wire", "system.segment.preallocate"}
+    archiver = {path for path in ours if path.startswith("data_maintenance.archiver.")}
+    assert ours - archiver == {"tcp.wire", "system.segment.preallocate", "system.encryption.key_file"}
 
 
 def test_no_key_is_both_read_and_ignored() -> None:

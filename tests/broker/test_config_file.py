@@ -37,7 +37,11 @@ def reload(folder: Path, text: str) -> Config:
 
 def test_shipped_file_has_the_keys_and_defaults_of_the_schema(tmp_path: Path) -> None:
     text = SHIPPED.read_text()
-    assert tomllib.loads(text) == as_table(Config())
+    shipped = tomllib.loads(text)
+    # A secret is never written, so the shipped ones are looked at one by one: none.
+    assert shipped["system"]["encryption"].pop("key") == ""
+    assert shipped["data_maintenance"]["archiver"]["s3"].pop("key_secret") == ""
+    assert shipped == as_table(Config())
     loaded = load(SHIPPED, {}, cwd=tmp_path)
     assert (loaded.config, loaded.notes) == (Config(), ())
 

@@ -42,7 +42,7 @@ def bases(buffers: list[memoryview]) -> list[int]:
 
 
 async def test_new_log_is_empty(engine: Engine, log: Log):
-    assert log.bounds == Bounds(0, 0, 0, 0)
+    assert log.bounds == Bounds(0, 0, 0, 0, 0)
     assert log.cuts() == [0]
     assert await log.read(0, ALL) == []
     assert await log.offset_at(0) == 0
@@ -166,7 +166,7 @@ async def test_cuts_are_the_first_offsets_of_segments(log: Log):
 async def test_trim_forgets_whole_segments_only(log: Log, before: int, first: int):
     await fill(log, 7)
     await log.trim(before)
-    assert log.bounds == Bounds(first, 7, (7 - first) * 400, log.bounds.segments)
+    assert log.bounds == Bounds(first, 7, (7 - first) * 400, log.bounds.segments, 7 - first)
     assert log.cuts()[0] == first
     assert bases(await log.read(first, ALL)) == list(range(first, 7))
     assert await log.offset_at(0) == first
@@ -223,7 +223,7 @@ async def test_everything_is_there_after_a_reopen(stage: Stage, log: Log):
     await fill(log, 7)
     await log.trim(3)
     log = (await stage.reopen()).open_log(1, POLICY)
-    assert log.bounds == Bounds(3, 7, 1600, 2)
+    assert log.bounds == Bounds(3, 7, 1600, 2, 4)
     assert bases(await log.read(3, ALL)) == [3, 4, 5, 6]
     assert await log.append(make_batch()) == 7
     assert bases(await log.read(5, ALL)) == [5, 6, 7]
@@ -271,3 +271,32 @@ async def test_table_keeps_puts_and_deletes(stage: Stage, engine: Engine):
     table = (await stage.reopen()).offsets
     keys = table.keys()
     assert {key: table.get(key) for key in keys} == {b"a": 3, b"c": (1 << 64) - 1, b"k" * 64: 5}
+
+
+async def test_last_messages_are_counted_from_the_end(log: Log):
+    assert log.last(3) == 0
+    for _ in range(3):
+        await log.append(make_batch([b"x"] * 2))
+    assert [log.last(count) for count in (0, 1, 3, 6, 7)] == [6, 5, 3, 0, 0]
+
+
+async def test_log_starts_when_its_oldest_message_came(stage: Stage, engine: Engine, log: Log):
+    assert await log.started_at() is None
+    log = engine.open_log(1, LogPolicy(segment_size=1))
+    for now in (5_000_000, 6_000_000):
+        stage.clock.now_us = now
+        await log.append(make_batch())
+    assert await log.started_at() == 5_000_000
+    await log.trim(1)
+    assert await log.started_at() == 6_000_000
+
+
+async def test_sealed_segment_is_handed_out_as_it_is_stored(engine: Engine):
+    log = engine.open_log(1, LogPolicy(segment_size=1))
+    for payload in (b"a", b"b", b"c"):
+        await log.append(make_batch([payload]))
+    await log.flush()
+    assert [payloads_of([log.stored(base)]) for base in log.cuts()[:-1]] == [[b"a"], [b"b"]]
+    for base in (2, 3):
+        with pytest.raises(OffsetGone):
+            log.stored(base)

@@ -103,7 +103,7 @@ async def test_failed_sync_poisons_everybody_who_waits_and_is_not_tried_again(lo
         with pytest.raises(Poisoned):
             await wait()
     assert local.disk.calls["fdatasync"] == synced
-    assert len(await payloads(log)) == 5
+    assert await payloads(log) == []  # nobody sees what may be lost
 
 
 async def test_failed_background_sync_poisons(local: Stage):
@@ -184,9 +184,11 @@ async def test_new_segments_name_is_durable_before_the_old_ones_go(local: Stage)
     log = local.engine.open_log(1, LogPolicy(segment_size=1))
     for _ in range(3):
         await log.append(make_batch())
+    local.disk.changes.clear()
     await log.trim(2)
     names = [f"{base:020}.log" for base in (0, 1)]
-    assert local.disk.changes == [f"fsync {1:020}", *(f"unlink {name}" for name in names)]
+    # Once for the name of `bounds`, which says that they are gone; once if there is no room for that.
+    assert local.disk.changes == [f"fsync {1:020}"] * 2 + [f"unlink {name}" for name in names]
 
 
 async def test_drop_waits_for_the_sync_that_uses_the_files(local: Stage):

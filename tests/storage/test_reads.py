@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pybroker.storage.engine import Log, LogPolicy, ReadLimit
 from pybroker.storage.local.disk import Disk
-from pybroker.storage.local.log import HINTS_MAX, LocalLog
+from pybroker.storage.local.log import LocalLog
+from pybroker.storage.local.reader import HINTS_MAX
 from pybroker.storage.local.segment import Maps, Segment
 from support.batches import make_batch, make_sized_batch, payloads_of
 from support.engines import Stage
@@ -75,7 +76,7 @@ async def test_places_to_go_on_reading_are_limited(local: Stage):
         await log.append(make_batch())
     async for _ in poll_all(log, 1):
         pass
-    assert len(log._hints) == HINTS_MAX
+    assert len(log._reader._hints) == HINTS_MAX
 
 
 def test_maps_are_limited_and_their_views_outlive_them(tmp_path: Path):
@@ -94,7 +95,7 @@ def test_maps_are_limited_and_their_views_outlive_them(tmp_path: Path):
 async def test_maps_pushed_out_come_back(local: Stage, monkeypatch: pytest.MonkeyPatch):
     log = local.engine.open_log(1, SMALL_SEGMENTS)
     assert isinstance(log, LocalLog)
-    monkeypatch.setattr(log._parts.maps, "_count_max", 2)
+    monkeypatch.setattr(log._reader._maps, "_count_max", 2)
     for number in range(30):
         await log.append(make_batch([b"%d" % number + b"x" * 100] * 2))
     for messages in (1, 5, 60):

@@ -26,6 +26,7 @@ class FaultyDisk(Disk):
 
     write_faults: for each of the next writes, an error or how many bytes get written; None writes all.
     sync_gate: when set, a sync waits in its thread for this event.
+    boot: what the machine's boot id is.
     opened: the files that are open. synced: the files that were synced, in order.
     changes: what was done to directories, in order.
     """
@@ -37,9 +38,13 @@ class FaultyDisk(Disk):
         self.truncate_fault: OSError | None = None
         self.rename_fault: OSError | None = None
         self.sync_gate: Event | None = None
+        self.boot = b"boot 0\n"
         self.opened: dict[int, Path] = {}
         self.synced: list[Path] = []
         self.changes: list[str] = []
+
+    def boot_id(self) -> bytes:
+        return self.boot
 
     def open(self, path: Path, *, create: bool = False) -> int:
         fd = super().open(path, create=create)

@@ -1,0 +1,227 @@
+"""Reads a log: finds the record that covers an offset or a time, and hands out the records from there on.
+
+What was sealed is mapped, what is appended to is read with `pread`. Records are proven before they are handed out,
+but for those that this process itself verified or wrote and that are still appended to.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+
+import msgspec
+
+from ...protocol.batch import BadBatch, span_of
+from ..engine import Clock, ReadLimit
+from ..errors import Corrupt
+from .codec import Codec
+from .disk import Disk
+from .indexing import build_index
+from .segment import WINDOW_SIZE, Maps, Poll, Segment, Window, look, take, walk
+from .segments import Segments
+from .syncer import Syncer
+
+# Places where a reader is expected next: as many readers of a partition poll without a search.
+HINTS_MAX = 64
+# A read of less costs the same.
+READ_SIZE_MIN = 4096
+# The size of a record as long as none was seen since the start.
+RECORD_SIZE_GUESS = 4096
+
+# A record's segment, position and offset, and whether it was proven a moment ago.
+Place = tuple[Segment, int, int, bool]
+
+
+class Parts(msgspec.Struct):
+    """What the logs of an engine share. lost: to be called when a disk has failed to keep what readers have seen."""
+
+    disk: Disk
+    clock: Clock
+    syncer: Syncer
+    maps: Maps
+    codec: Codec
+    lost: Callable[[], None]
+
+
+class Reader:
+    """What reads one log. The log owns the segments."""
+
+    def __init__(self, parts: Parts, segments: Segments) -> None:
+        self._disk = parts.disk
+        self._syncer = parts.syncer
+        self._maps = parts.maps
+        self._codec = parts.codec
+        self._segments = segments
+        self._hints: dict[int, Place] = {}
+
+    async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
+        """See storage.engine.Log; a limit of no messages gives []."""
+        offset = self._segments.kept.after_gap(offset)
+        if offset >= self._segments.visible or limit.messages < 1:
+            return []
+        place = self._hints.get(offset)
+        if place is not None:
+            return self._collect(place, offset, limit)
+        place = await self._locate(offset)
+        try:
+            return self._collect(place, offset, limit)
+        except Corrupt:
+            if not await self._mend_index(place[0]):
+                raise
+        return self._collect(await self._locate(offset), offset, limit)
+
+    async def offset_at(self, timestamp_us: int) -> int:
+        while (segment := self._segment_before(timestamp_us)) is not None:
+            if segment.known_from[1] == 0:
+                found = self._search_time(segment, timestamp_us)
+                return min(self._segments.kept.after_gap(found), self._segments.visible)
+            # The log may be trimmed meanwhile, so look again.
+            await self._complete_index(segment)
+        return self._segments.bounds.first
+
+    def started_at(self) -> int | None:
+        """Return the base timestamp of the first record there is."""
+        filled = next((segment for segment in self._segments.all if segment.size), None)
+        return None if filled is None else self._first_timestamp(filled)
+
+    def stored(self, segment: Segment) -> memoryview:
+        """Return the bytes of a sealed segment's file."""
+        return self._maps.window(segment).data[: segment.size]
+
+    def forget(self, gone: list[Segment]) -> None:
+        """Forget what is known of segments that the log no longer has; views of them live on."""
+        self._hints.clear()
+        for segment in gone:
+            self._maps.forget(segment)
+
+    def _window(self, segment: Segment, position: int, size: int) -> Window:
+        if segment is self._segments.active:
+            return look(self._disk, segment, segment.fd, position, size)
+        return self._maps.window(segment)
+
+    async def _locate(self, offset: int) -> Place:
+        """Return the last indexed place at or before `offset`."""
+        segment = self._segments.of(offset)
+        while offset < segment.known_from[0]:
+            await self._complete_index(segment)
+            segment = self._segments.of(offset)
+        number = segment.index.find(offset)
+        if number < 0:
+            return segment, 0, segment.base, False
+        return segment, segment.index.positions[number], segment.index.offsets[number], False
+
+    async def _complete_index(self, segment: Segment) -> None:
+        """Load or build what the index of a segment lacks, off the loop."""
+        known_from = segment.known_from
+        if known_from[1] == 0:
+            return
+        offset, size = known_from
+        cover = await self._syncer.call(build_index, self._disk, segment, self._codec, offset=offset, size=size)
+        if segment.known_from == known_from:
+            segment.complete(cover)
+
+    async def _mend_index(self, segment: Segment) -> bool:
+        """Throw the index of a sealed segment away if it led astray: if the whole log file is walked without it."""
+        if segment is self._segments.active or segment.index_tried:
+            return False
+        segment.index_tried = True
+        cover = await self._syncer.call(
+            build_index, self._disk, segment, self._codec, offset=segment.end, size=segment.size, trusted=False
+        )
+        if cover.size != segment.size:
+            return False
+        segment.index, segment.known_from = cover.index, (segment.base, 0)
+        return True
+
+    def _collect(self, place: Place, offset: int, limit: ReadLimit) -> list[memoryview]:
+        """Take records from `place` on, over the ends of windows and segments, until the limit or the end."""
+        segment, position, base, proven = place
+        stop = min(offset + limit.messages, self._segments.visible)
+        poll = Poll(offset, stop, limit.bytes, position, base)
+        while not poll.done:
+            if poll.position >= segment.size:
+                following = self._following(segment, poll)
+                if following is None:
+                    break
+                segment, poll.position = following, 0
+            if take(self._window(segment, poll.position, self._size_wanted(segment, poll)), poll):
+                self._prove(segment, poll, trusted=proven and poll.start == poll.last[0] == position)
+        self._remember(segment, poll)
+        return poll.buffers
+
+    def _following(self, segment: Segment, poll: Poll) -> Segment | None:
+        """Return the segment that goes on where `segment` ended, None where a poll ends."""
+        if poll.offset >= self._segments.visible:
+            return None
+        following = self._segments.of(poll.offset)
+        if following.base == poll.offset:
+            return following
+        # Offsets were skipped, or a part of the log is missing. A read that starts behind it gets on.
+        if not poll.buffers:
+            raise Corrupt(segment.path, segment.size, f"the segment ends before offset {poll.offset}")
+        return None
+
+    def _prove(self, segment: Segment, poll: Poll, *, trusted: bool) -> None:
+        """Turn the buffer just taken into what readers get; where it is damaged, end the poll before that."""
+        own = segment is self._segments.active and poll.start >= segment.proven_from
+        run = poll.buffers.pop()
+        opened, size, fault = self._codec.deliver(run, trusted=trusted or own)
+        poll.buffers += opened
+        if fault is None:
+            return
+        base, _, count = span_of(run, size)
+        if not poll.buffers:
+            raise _corrupt(segment, poll.start + size, base, count, fault)
+        poll.position, poll.offset, poll.done = poll.start + size, base, True
+
+    def _size_wanted(self, segment: Segment, poll: Poll) -> int:
+        """Guess how many bytes hold what `poll` still wants, so that the common poll is one read.
+
+        Nearly exact where records are alike: a large one too many would cost as much as the one that is wanted.
+        """
+        records = max(segment.records, 1)
+        record = -(-segment.records_size // records) or RECORD_SIZE_GUESS
+        messages = max((segment.end - segment.base) * record // max(segment.size, 1), 1)  # in such a record
+        wanted = min(-((poll.offset - poll.stop) // messages) * record, max(poll.room, 0))
+        wanted += min(wanted // 8, WINDOW_SIZE)
+        skipped = WINDOW_SIZE if poll.offset < poll.first else 0
+        return max(wanted + skipped, record, poll.need, READ_SIZE_MIN)
+
+    def _remember(self, segment: Segment, poll: Poll) -> None:
+        """Keep the place where the next poll will start: behind the last record, or inside of it."""
+        hints = self._hints
+        if poll.offset > poll.stop:
+            # Proven once: polls of single messages would prove the batch that holds them for each.
+            hints[poll.stop] = (segment, *poll.last, True)
+        else:
+            hints[poll.offset] = (segment, poll.position, poll.offset, False)
+        if len(hints) > HINTS_MAX:
+            del hints[next(iter(hints))]
+
+    def _segment_before(self, timestamp_us: int) -> Segment | None:
+        """Return the last segment that starts before `timestamp_us`, None if there is none."""
+        filled = [segment for segment in self._segments.all if segment.size]
+        number = bisect_left(filled, timestamp_us, key=self._first_timestamp)
+        return filled[number - 1] if number else None
+
+    def _first_timestamp(self, segment: Segment) -> int:
+        """Return the base timestamp of a segment's first record."""
+        if segment.first_timestamp is None:
+            window = self._window(segment, 0, WINDOW_SIZE)
+            segment.first_timestamp = next(walk(window, 0, segment.base))[2]
+        return segment.first_timestamp
+
+    def _search_time(self, segment: Segment, timestamp_us: int) -> int:
+        """Return the first offset in a segment with at least this timestamp, or the segment's end."""
+        number = max(segment.index.find_earlier(timestamp_us), 0)
+        position, offset = segment.index.positions[number], segment.index.offsets[number]
+        while position < segment.size:
+            window = self._window(segment, position, WINDOW_SIZE)
+            for at, base, timestamp, size, count in walk(window, position, offset):
+                if timestamp >= timestamp_us:
+                    return base
+                position, offset = at + size, base + count
+        return offset
+
+
+def _corrupt(segment: Segment, position: int, base: int, count: int, fault: BadBatch) -> Corrupt:
+    lost = f"offset {base}" if count == 1 else f"offsets {base} to {base + count - 1}"
+    return Corrupt(segment.path, position + fault.position, f"{fault.what}; {lost} can't be read")

@@ -1,0 +1,55 @@
+"""The file `running`: whether the machine has gone down under a broker, and so may have lost what was written.
+
+It holds the machine's boot id as long as a broker uses the directory. Who finds it was preceded by a crash: of the
+process if the boot id is still the same, and then nothing that was written is lost; else of the machine. It holds
+`lost` after a failed sync, for then the system may have dropped what it could not write.
+
+Crash invariant: what a power failure has put in doubt stays so until every log has been recovered with that in mind.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import Full
+from .disk import Disk
+
+NAME = "running"
+_LOST = b"lost\n"
+
+
+class Running:
+    """power_failed: what was written last may be lost, until all of it is settled.
+
+    Where the system has no boot id, every crash counts as a power failure.
+    """
+
+    def __init__(self, disk: Disk, root: Path) -> None:
+        self._disk = disk
+        self._path = root / NAME
+        self._boot_id = disk.boot_id()
+        before = disk.read_file(self._path)
+        self.power_failed = before is not None and (before != self._boot_id or not before)
+        self._in_doubt = self.power_failed
+        if not self.power_failed:
+            self._note()
+
+    def settle(self) -> None:
+        """Every log was recovered: from here on this is a run like any other. Blocks for two syncs."""
+        self.power_failed = self._in_doubt = False
+        self._note()
+
+    def doubt(self) -> None:
+        """Remember over any crash and stop that what readers have seen may be lost."""
+        self._in_doubt = True
+        with suppress(OSError, Full):
+            self._disk.write_file(self._path, _LOST)
+
+    def end(self) -> None:
+        """Note a clean stop: everything is durable."""
+        if not self._in_doubt:
+            self._disk.unlink(self._path)
+            self._disk.fsync_dir(self._path.parent)
+
+    def _note(self) -> None:
+        self._disk.write_file(self._path, self._boot_id)
+        self._disk.fsync_dir(self._path.parent)

@@ -1,0 +1,267 @@
+"""What a power failure may take, and that no offset a reader has seen is given to another message afterwards.
+
+The machine's boot id says that it was one; what it took is taken from the files by hand. tests/simulation does the
+same at random.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pybroker.storage.engine import LogPolicy, ReadLimit
+from pybroker.storage.errors import Poisoned
+from pybroker.storage.local.bounds import SKIP, Kept, encode, read_bounds
+from pybroker.storage.local.engine import LocalEngine
+from pybroker.storage.local.log import LocalLog
+from support.batches import make_batch, make_sized_batch, payloads_of
+from support.engines import FakeClock, FaultyDisk
+
+ALL = ReadLimit(messages=1_000_000, bytes=1 << 30)
+WRITTEN = LogPolicy(segment_size=1 << 30)
+PERSISTED = LogPolicy(segment_size=1 << 30, persisted=True)
+SMALL = LogPolicy(segment_size=1000)
+RECORD_SIZE = 400
+
+
+class Machine:
+    """A data directory on a machine that can be killed (a copy is taken of its files) and lose power."""
+
+    def __init__(self, root: Path) -> None:
+        self.disk = FaultyDisk()
+        self.clock = FakeClock()
+        self.root = root / "0"
+        self._parent = root
+        self._engines: list[LocalEngine] = []
+
+    def start(self) -> LocalEngine:
+        engine = LocalEngine.open(self.root, self.clock, sync_interval_s=3600, disk=self.disk)
+        self._engines.append(engine)
+        return engine
+
+    def kill(self, *, power: bool = False) -> None:
+        """Go on with a copy of the files as they are now."""
+        target = self._parent / str(len(self._engines))
+        shutil.copytree(self.root, target)
+        self.root = target
+        if power:
+            self.disk.boot += b"later "
+
+    async def close(self) -> None:
+        for engine in self._engines:
+            try:
+                await engine.close()
+            except Poisoned:
+                pass
+
+    def segment(self, base: int = 0, log_id: int = 1) -> Path:
+        return self.root / "logs" / f"{log_id:020}" / f"{base:020}.log"
+
+
+@pytest.fixture
+async def machine(tmp_path: Path):
+    machine = Machine(tmp_path)
+    yield machine
+    await machine.close()
+
+
+async def append(log: LocalLog, *texts: bytes) -> list[int]:
+    return [await log.append(make_batch([text])) for text in texts]
+
+
+async def test_killed_process_loses_nothing_and_skips_nothing(machine: Machine):
+    await append(machine.start().open_log(1, WRITTEN), b"a", b"b")
+    machine.kill()
+    log = machine.start().open_log(1, WRITTEN)
+    assert await append(log, b"c") == [2]
+    assert payloads_of(await log.read(0, ALL)) == [b"a", b"b", b"c"]
+    assert log.bounds.messages == 3
+
+
+async def test_offsets_that_may_have_been_seen_are_skipped_after_a_power_failure(machine: Machine):
+    log = machine.start().open_log(1, WRITTEN)
+    await append(log, b"a", b"seen and lost")
+    assert payloads_of(await log.read(1, ALL)) == [b"seen and lost"]
+    machine.kill(power=True)
+    data = machine.segment().read_bytes()
+    machine.segment().write_bytes(data[: len(data) // 2])
+    log = machine.start().open_log(1, WRITTEN)
+    assert (log.bounds.next, log.bounds.messages) == (1, 1)
+    assert await log.read(2, ALL) == []
+    offset = 1 + SKIP
+    assert await append(log, b"b", b"c") == [offset, offset + 1]
+    # Whoever had read the lost one goes on with the first one behind it, and nobody reads over it unaware.
+    assert payloads_of(await log.read(2, ALL)) == [b"b", b"c"]
+    assert payloads_of(await log.read(0, ALL)) == [b"a"]
+    assert payloads_of(await log.read(1, ALL)) == [b"b", b"c"]
+    assert (log.bounds.next, log.bounds.messages) == (offset + 2, 3)
+    assert [log.last(count) for count in (1, 2, 3, 9)] == [offset + 1, offset, 0, 0]
+    assert await log.offset_at(machine.clock()) == 0
+    machine.clock.now_us += 5
+    assert await log.offset_at(machine.clock()) == offset + 2
+
+
+async def test_second_power_failure_skips_what_the_first_one_did_too(machine: Machine):
+    await append(machine.start().open_log(1, WRITTEN), b"a")
+    machine.kill(power=True)
+    log = machine.start().open_log(1, WRITTEN)
+    assert await append(log, b"seen and lost") == [1 + SKIP]
+    machine.kill(power=True)
+    machine.segment(1 + SKIP).unlink()
+    log = machine.start().open_log(1, WRITTEN)
+    assert await append(log, b"b") == [1 + 2 * SKIP]
+    assert payloads_of(await log.read(1, ALL)) == [b"b"]
+    assert log.bounds.messages == 2
+
+
+async def test_power_failure_of_a_run_that_was_recovering_from_one_is_not_forgotten(machine: Machine):
+    await append(machine.start().open_log(1, WRITTEN), b"a")
+    machine.kill(power=True)
+    machine.start()  # and killed before the log was opened
+    machine.kill()
+    log = machine.start().open_log(1, WRITTEN)
+    assert await append(log, b"b") == [1 + SKIP]
+
+
+async def test_log_that_was_recovered_skips_once(machine: Machine):
+    engine = machine.start()
+    await append(engine.open_log(1, WRITTEN), b"a")
+    machine.kill(power=True)
+    await append(machine.start().open_log(1, WRITTEN), b"b")
+    machine.kill()
+    log = machine.start().open_log(1, WRITTEN)
+    assert await append(log, b"c") == [2 + SKIP]
+    machine.kill()
+    log = machine.start().open_log(1, WRITTEN)
+    assert payloads_of(await log.read(1, ALL)) == [b"b", b"c"]
+    assert log.bounds.messages == 3
+
+
+async def test_clean_stop_before_a_power_failure_skips_nothing(machine: Machine):
+    engine = machine.start()
+    await append(engine.open_log(1, WRITTEN), b"a")
+    await engine.close()
+    machine.disk.boot += b"later "
+    assert await append(machine.start().open_log(1, WRITTEN), b"b") == [1]
+
+
+async def test_skip_outlives_a_clean_stop_without_an_append(machine: Machine):
+    await append(machine.start().open_log(1, WRITTEN), b"a")
+    machine.kill(power=True)
+    engine = machine.start()
+    engine.open_log(1, WRITTEN)
+    await engine.close()
+    log = machine.start().open_log(1, WRITTEN)
+    assert log.bounds.next == 1
+    assert await append(log, b"b") == [1 + SKIP]
+
+
+async def test_persisted_log_shows_only_what_is_durable_and_skips_nothing(machine: Machine):
+    log = machine.start().open_log(1, PERSISTED)
+    await append(log, b"a")
+    offset = log._write(make_batch([b"not synced"]))
+    assert (offset, log.bounds.next, log.bounds.messages) == (1, 1, 1)
+    assert payloads_of(await log.read(0, ALL)) == [b"a"]
+    assert await log.read(1, ALL) == []
+    assert log.last(1) == 0
+    machine.kill(power=True)
+    data = machine.segment().read_bytes()
+    machine.segment().write_bytes(data[:RECORD_SIZE])
+    log = machine.start().open_log(1, PERSISTED)
+    assert await append(log, b"b") == [1]
+    assert payloads_of(await log.read(0, ALL)) == [b"a", b"b"]
+
+
+async def test_persisted_log_is_synced_before_what_a_killed_process_left_is_shown(machine: Machine):
+    log = machine.start().open_log(1, PERSISTED)
+    await append(log, b"a")
+    log._write(make_batch([b"b"]))
+    machine.kill()
+    machine.disk.synced.clear()
+    log = machine.start().open_log(1, PERSISTED)
+    assert machine.segment() in machine.disk.synced
+    assert payloads_of(await log.read(0, ALL)) == [b"a", b"b"]
+
+
+async def test_stretch_that_a_power_failure_took_is_passed_over(machine: Machine, caplog: pytest.LogCaptureFixture):
+    log = machine.start().open_log(1, WRITTEN)
+    for _ in range(5):
+        await log.append(make_sized_batch(RECORD_SIZE))
+    machine.kill(power=True)
+    data = bytearray(machine.segment().read_bytes())
+    data[RECORD_SIZE : 3 * RECORD_SIZE] = bytes(2 * RECORD_SIZE)  # written out of order, as disks may
+    machine.segment().write_bytes(data)
+    log = machine.start().open_log(1, WRITTEN)
+    assert f"{machine.segment()}: byte {RECORD_SIZE}: " in caplog.text
+    assert "offsets 1 to 2 are lost" in caplog.text
+    assert len(payloads_of(await log.read(0, ALL))) == 1
+    for offset in (1, 2, 3):
+        assert len(payloads_of(await log.read(offset, ALL))) == 2
+    assert await append(log, b"later") == [5 + SKIP]
+    assert machine.segment().read_bytes() == data
+
+
+async def test_segment_that_a_power_failure_cut_before_an_empty_one_is_the_last(machine: Machine):
+    log = machine.start().open_log(1, SMALL)
+    for _ in range(4):
+        await log.append(make_sized_batch(RECORD_SIZE))
+    machine.kill(power=True)
+    machine.segment().write_bytes(machine.segment().read_bytes()[: RECORD_SIZE + 100])
+    machine.segment(3).write_bytes(b"")
+    log = machine.start().open_log(1, SMALL)
+    assert (log.bounds.next, log.bounds.messages) == (1, 1)
+    assert not machine.segment(3).exists()
+    assert await append(log, b"later") == [1 + SKIP]
+    assert payloads_of(await log.read(2, ALL)) == [b"later"]
+
+
+async def test_trim_that_a_power_failure_undid_in_part_leaves_no_hole(machine: Machine):
+    log = machine.start().open_log(1, LogPolicy(segment_size=1))
+    await append(log, b"a", b"b", b"c", b"d")
+    old = machine.segment(0).read_bytes()
+    await log.trim(3)
+    machine.kill(power=True)
+    machine.segment(0).write_bytes(old)  # back, but the next one is not
+    log = machine.start().open_log(1, WRITTEN)
+    assert log.bounds.first == 3
+    assert not machine.segment(0).exists()
+
+
+async def test_failed_sync_puts_in_doubt_what_readers_have_seen(machine: Machine):
+    engine = machine.start()
+    log = engine.open_log(1, WRITTEN)
+    await append(log, b"seen, and never on the disk")
+    machine.disk.sync_fault = OSError(5, "Input/output error")
+    await engine.syncer.sync_dirty()
+    machine.disk.sync_fault = None
+    assert payloads_of(await log.read(0, ALL)) == [b"seen, and never on the disk"]
+    machine.kill()
+    machine.segment().write_bytes(b"")
+    log = machine.start().open_log(1, WRITTEN)
+    assert await append(log, b"b") == [SKIP]
+
+
+async def test_failed_write_puts_nothing_in_doubt(machine: Machine):
+    engine = machine.start()
+    log = engine.open_log(1, WRITTEN)
+    await append(log, b"a")
+    machine.disk.write_faults = [OSError(5, "Input/output error")]
+    with pytest.raises(Poisoned):
+        await append(log, b"b")
+    await engine.close()
+    assert await append(machine.start().open_log(1, WRITTEN), b"c") == [1]
+
+
+async def test_damaged_bounds_file_is_reported_and_ignored(machine: Machine, caplog: pytest.LogCaptureFixture):
+    engine = machine.start()
+    await append(engine.open_log(1, WRITTEN), b"a")
+    await engine.close()
+    path = machine.segment().parent / "bounds"
+    whole = encode(Kept(0, [(1, 9)]))
+    for position in range(len(whole)):
+        data = bytearray(whole)
+        data[position] ^= 1
+        path.write_bytes(data)
+        assert read_bounds(machine.disk, path.parent) == Kept()
+    assert f"{path}: byte 0: damaged" in caplog.text
+    path.write_bytes(whole)
+    assert await append(machine.start().open_log(1, WRITTEN), b"b") == [9]
