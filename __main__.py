@@ -9,6 +9,9 @@ from . import __version__
 COMMANDS = {
     "serve": (".broker.cli", "serve", "run the broker"),
     "config": (".broker.cli", "config", "show or check the configuration"),
+    "verify": (".broker.datadir.cli", "verify", "verify a data directory, and repair what can be"),
+    "backup": (".broker.datadir.cli", "backup", "copy a data directory, also of a running broker"),
+    "restore": (".broker.datadir.cli", "restore", "make a data directory of a backup"),
 }
 
 

@@ -154,6 +154,12 @@ class Catalog:
     def topics(self) -> list[Topic]:
         return [topic for stream in self.streams for topic in stream.topics]
 
+    def partitions(self) -> Iterator[tuple[Stream, Topic, Partition]]:
+        for stream in self.streams:
+            for topic in stream.topics:
+                for partition in topic.partitions:
+                    yield stream, topic, partition
+
     def record(self, event: AnyEvent) -> None:
         """Write an event and apply it. It is durable after `sync`."""
         self._journal.append(events.encode(event))

@@ -86,10 +86,12 @@ async def _serve(app: App) -> None:
     stop = asyncio.Event()
     _on_signals(lambda: os._exit(1) if stop.is_set() else stop.set())
     _allow_files()
-    await app.start()
-    if app.created_root and app.root.generated:
-        # Printed, not logged: secrets stay out of logs, and nobody can look this one up again.
-        print(f"root user: {app.root.username}  password: {app.root.password}  (shown once)", flush=True)
+    try:
+        await app.start()
+    finally:
+        if app.created_root and app.root.generated:  # also if the start failed later: the user exists from here on
+            # Printed, not logged: secrets stay out of logs, and nobody can look this one up again.
+            print(f"root user: {app.root.username}  password: {app.root.password}  (shown once)", flush=True)
     log.info("pybroker %s is ready", __version__)
     await stop.wait()
     log.info("stopping")

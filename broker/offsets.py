@@ -12,7 +12,7 @@ from xxhash import xxh32_intdigest
 from ..protocol.primitives import ConsumerKind, Identifier
 from ..storage.engine import Table
 
-_KEY = Struct(">QBI")
+KEY = Struct(">QBI")
 
 
 def consumer_id(identifier: Identifier) -> int:
@@ -25,17 +25,17 @@ class Offsets:
         self._table = table
 
     def get(self, log_id: int, kind: ConsumerKind, consumer: int) -> int | None:
-        return self._table.get(_KEY.pack(log_id, kind, consumer))
+        return self._table.get(KEY.pack(log_id, kind, consumer))
 
     async def store(self, log_id: int, kind: ConsumerKind, consumer: int, offset: int, *, persisted: bool) -> None:
         """Store an offset, back and forth as asked; `persisted` waits for the disk."""
-        self._table.put(_KEY.pack(log_id, kind, consumer), offset)
+        self._table.put(KEY.pack(log_id, kind, consumer), offset)
         if persisted:
             await self._table.sync()
 
     async def delete(self, log_id: int, kind: ConsumerKind, consumer: int, *, persisted: bool) -> bool:
         """Forget an offset; return whether there was one."""
-        key = _KEY.pack(log_id, kind, consumer)
+        key = KEY.pack(log_id, kind, consumer)
         if self._table.get(key) is None:
             return False
         self._table.delete([key])
@@ -45,7 +45,7 @@ class Offsets:
 
     def slowest(self, log_id: int) -> int | None:
         """Return the smallest offset that any consumer has stored in a log."""
-        stored = [self._table.get(key) for key in self._table.keys() if _KEY.unpack(key)[0] == log_id]  # noqa: SIM118
+        stored = [self._table.get(key) for key in self._table.keys() if KEY.unpack(key)[0] == log_id]  # noqa: SIM118
         return min((offset for offset in stored if offset is not None), default=None)
 
     def drop_logs(self, log_ids: Iterable[int]) -> None:
@@ -68,5 +68,5 @@ class Offsets:
         self._drop(orphaned)
 
     def _drop(self, chosen: Callable[[int, int, int], bool]) -> None:
-        if keys := [key for key in self._table.keys() if chosen(*_KEY.unpack(key))]:  # noqa: SIM118
+        if keys := [key for key in self._table.keys() if chosen(*KEY.unpack(key))]:  # noqa: SIM118
             self._table.delete(keys)

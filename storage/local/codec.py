@@ -4,7 +4,6 @@ from ...protocol.batch import BadBatch, Buffer, span_of, verify
 from ..cipher import Keyring, sealed_with
 from ..errors import UnknownKey
 
-
 # Decrypted records are joined to one buffer up to this average size: a copy is cheaper than one more buffer to send.
 _JOINED_SIZE_MAX = 16 * 1024
 

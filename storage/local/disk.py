@@ -55,7 +55,7 @@ class Disk:
     def listdir(self, path: Path) -> list[str]:
         """Return the names in a directory, in no order; none if it does not exist."""
         try:
-            return [entry.name for entry in path.iterdir()]
+            return os.listdir(path)  # noqa: PTH208 - a third of what Path.iterdir takes, at every start for every log
         except FileNotFoundError:
             return []
 

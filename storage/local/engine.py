@@ -15,7 +15,7 @@ removed at the next start.
 import re
 from asyncio import gather
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from ...protocol.batch import HEADER_SIZE
@@ -29,7 +29,7 @@ from .log import LocalLog
 from .reader import Parts
 from .running import NAME as RUNNING
 from .running import Running
-from .segment import Maps, segment_paths
+from .segment import Maps, segment_names
 from .syncer import Syncer
 from .table import LocalTable
 
@@ -79,7 +79,7 @@ class LocalEngine:
         """
         disk = disk or Disk()
         _check_keys(disk, root / "logs", keys)
-        disk.mkdir(root)
+        _make_root(disk, root)
         lock_fd = _take_lock(disk, root / "lock")
         try:
             engine = cls(root, clock, disk, Codec(keys, validate=validate), Syncer(sync_interval_s, pool))
@@ -178,10 +178,21 @@ class LocalEngine:
                 _remove(self._disk, self._folder / name)
 
 
+def _make_root(disk: Disk, root: Path) -> None:
+    """Make the data directory, and its name durable: a power failure would else take all that is ever in it."""
+    if disk.listdir(root):
+        return
+    disk.mkdir(root)
+    for parent in root.parents:
+        with suppress(PermissionError):
+            disk.fsync_dir(parent)
+
+
 def _check_keys(disk: Disk, folder: Path, keys: Keyring | None) -> None:
     """Raise UnknownKey if there is a segment whose key is not among `keys`. A segment has one key."""
     for name in filter(_LOG_NAME.fullmatch, disk.listdir(folder)):
-        for path in segment_paths(disk, folder / name):
+        for segment in segment_names(disk.listdir(folder / name)):
+            path = folder / name / segment
             fd = disk.open(path)
             try:
                 key = sealed_with(disk.pread(fd, HEADER_SIZE, 0))

@@ -48,6 +48,14 @@ class Index:
         self.timestamps.extend(other.timestamps)
         self.positions.extend(other.positions)
 
+    def behind(self, position: int) -> "Index":
+        """Return a copy of the entries at and behind `position`; at 0 of all."""
+        number = bisect_left(self.positions, position)
+        part = Index()
+        part.offsets, part.timestamps = self.offsets[number:], self.timestamps[number:]
+        part.positions = self.positions[number:]
+        return part
+
     def find(self, offset: int) -> int:
         """Return the number of the last entry at or before `offset`, -1 if there is none."""
         return bisect_right(self.offsets, offset) - 1

@@ -2,12 +2,22 @@
 
 from contextlib import suppress
 
+import msgspec
+
 from ..errors import Corrupt, Full
 from .codec import Codec
 from .disk import Disk
-from .index import INDEX_GAP_SIZE, Cover, decode, encode
+from .index import INDEX_GAP_SIZE, Cover, Index, decode, encode
 from .resync import next_record
 from .segment import WINDOW_SIZE, Segment, look, walk
+
+
+class _Walker(msgspec.Struct):
+    """The last record that was walked over, and the position from which on an entry is due."""
+
+    position: int
+    offset: int
+    due: int
 
 
 def build_index(disk: Disk, segment: Segment, codec: Codec, *, offset: int, size: int, trusted: bool = True) -> Cover:
@@ -37,30 +47,35 @@ def write_index(disk: Disk, segment: Segment, cover: Cover) -> None:
 
 def _extend(disk: Disk, segment: Segment, codec: Codec, cover: Cover, size: int) -> None:
     """Walk on from where `cover` ends, over damage too. Raises Corrupt where nothing valid follows."""
-    due = cover.index.positions[-1] + INDEX_GAP_SIZE if cover.index.positions else 0
+    walker = _Walker(cover.size, cover.next_offset, due=_next_due(cover.index))
     fd = disk.open(segment.path)
     try:
         while cover.size < size:
             try:
-                due = _extend_window(disk, segment, fd, cover, size, due)
+                _extend_window(disk, segment, fd, cover, size, walker)
             except Corrupt:
-                found = next_record(disk, segment, fd, codec, position=cover.size, offset=cover.next_offset)
+                # The header that is damaged may be the one before, if it led here.
+                found = next_record(disk, segment, fd, codec, position=walker.position, offset=walker.offset)
                 if found is None:
                     raise
-                due, cover.next_offset = found
-                cover.size = due
+                cover.size, cover.next_offset = found
+                walker.due = cover.size
     finally:
         disk.close(fd)
 
 
-def _extend_window(disk: Disk, segment: Segment, fd: int, cover: Cover, size: int, due: int) -> int:
-    """Index the records of one window; return the position from which on the next entry is due."""
+def _extend_window(disk: Disk, segment: Segment, fd: int, cover: Cover, size: int, walker: _Walker) -> None:
+    """Index the records of one window."""
     window = look(disk, segment, fd, cover.size, 16 * WINDOW_SIZE)
     for position, offset, timestamp, record_size, count in walk(window, cover.size, cover.next_offset):
         if position >= size:
             break
-        if position >= due:
+        if position >= walker.due:
             cover.index.add(offset, timestamp, position)
-            due = position + INDEX_GAP_SIZE
+            walker.due = position + INDEX_GAP_SIZE
+        walker.position, walker.offset = position, offset
         cover.size, cover.next_offset = position + record_size, offset + count
-    return due
+
+
+def _next_due(index: Index) -> int:
+    return index.positions[-1] + INDEX_GAP_SIZE if index.positions else 0

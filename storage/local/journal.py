@@ -174,7 +174,7 @@ class LocalJournal:
             if self._group.cause is None:
                 await self._group.sync()
         finally:
-            self._group.poison(ValueError("the journal is closed"))
+            self._group.leave()
             await self._group.idle()
             if self._fd >= 0:
                 self._disk.close(self._fd)

@@ -119,15 +119,17 @@ class Reader:
             segment.complete(cover)
 
     async def _mend_index(self, segment: Segment) -> bool:
-        """Throw the index of a sealed segment away if it led astray: if the whole log file is walked without it."""
-        if segment is self._segments.active or segment.index_tried:
+        """Throw the index of a segment away if it led astray: if the whole log file is walked without it."""
+        if segment.index_tried:
             return False
         segment.index_tried = True
+        offset, size = segment.end, segment.size
         cover = await self._syncer.call(
-            build_index, self._disk, segment, self._codec, offset=segment.end, size=segment.size, trusted=False
+            build_index, self._disk, segment, self._codec, offset=offset, size=size, trusted=False
         )
-        if cover.size != segment.size:
+        if cover.size != size:
             return False
+        cover.index.extend(segment.index.behind(size))  # what was appended meanwhile
         segment.index, segment.known_from = cover.index, (segment.base, 0)
         return True
 

@@ -14,6 +14,7 @@ end, the log goes on SKIP offsets later.
 """
 
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +22,13 @@ import msgspec
 
 from ...protocol.batch import HEADER_SIZE, BadBatch, read_header
 from ..errors import Corrupt
-from .bounds import SKIP, Kept, read_bounds, write_bounds
+from .bounds import SKIP, Kept, bounds_path, read_bounds, write_bounds
 from .checkpoint import Checkpoint, checkpoint_path, decode_checkpoint
 from .codec import Codec
 from .disk import Disk
 from .indexing import build_index
 from .resync import header_at, is_beginning, next_record
-from .segment import Segment, look, segment_paths, unlink, walk
+from .segment import Segment, look, segment_names, unlink, walk
 
 # What is read at a time: large enough that the reads cost little beside the checksums.
 CHUNK_SIZE = 4 * 1024 * 1024
@@ -76,9 +77,11 @@ class Recovery:
 
     def run(self) -> Recovered | None:
         """Recover the log; None if it holds no segment. Warns of what it cuts and of damage. Raises OSError."""
-        kept = read_bounds(self._disk, self._folder)
+        names = set(self._disk.listdir(self._folder))
+        # A start opens every log of the engine, and few have the file.
+        kept = read_bounds(self._disk, self._folder) if bounds_path(self._folder).name in names else Kept()
         self._gaps = kept.gaps
-        segments = self._list(kept)
+        segments = self._list(kept, names)
         if not segments:
             return None
         data = self._disk.read_file(checkpoint_path(self._folder))
@@ -99,9 +102,9 @@ class Recovery:
         self._choose_next(found)
         return found
 
-    def _list(self, kept: Kept) -> list[Segment]:
+    def _list(self, kept: Kept, names: Iterable[str]) -> list[Segment]:
         """Return the segments by name and size, ascending; each ends where the next one starts or a skip begins."""
-        bases = [int(path.stem) for path in segment_paths(self._disk, self._folder)]
+        bases = [int(name.partition(".")[0]) for name in segment_names(names)]
         ends = {base: end for end, base in kept.gaps}
         segments: list[Segment] = []
         for base, following in zip(bases, [*bases[1:], *bases[-1:]], strict=True):

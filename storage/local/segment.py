@@ -9,7 +9,7 @@ Crash invariant: a file that is mapped is never truncated or written.
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct
@@ -134,9 +134,9 @@ def _fault(base: int, offset: int, size: int, room: int) -> str:
     return "record size" if size < RECORD_SIZE_MIN else "message count"
 
 
-def segment_paths(disk: Disk, folder: Path) -> list[Path]:
-    """Return the paths of a log's segments, ascending by base offset."""
-    return [folder / name for name in sorted(filter(_NAME.fullmatch, disk.listdir(folder)))]
+def segment_names(names: Iterable[str]) -> list[str]:
+    """Return those of a folder's names that are segments, ascending by base offset."""
+    return sorted(filter(_NAME.fullmatch, names))
 
 
 def unlink(disk: Disk, segment: Segment) -> None:

@@ -118,6 +118,13 @@ class Group:
         self._wake(self._current, self.cause)
         self._wake(self._next, self.cause)
 
+    def leave(self) -> None:
+        """Sync no more, for what is to be synced is being removed or was synced. Whoever waits is let go."""
+        self.cause = self.cause or ValueError("it is closed")
+        self._syncer.remove(self)
+        self._wake(self._current, None)
+        self._wake(self._next, None)
+
     async def sync(self) -> None:
         """Return when all that was written before the call is durable. Raises Poisoned."""
         if self.cause is not None:

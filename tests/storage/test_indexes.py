@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pybroker.protocol.batch import read_header
 from pybroker.storage.engine import LogPolicy, ReadLimit
-from pybroker.storage.local.index import Cover, Index, encode
+from pybroker.storage.errors import Corrupt
+from pybroker.storage.local.index import Cover, Index, decode, encode
 from support.batches import make_sized_batch
 from support.damage import CLOCK, HARM, RECORD_SIZE, SMALL_SEGMENTS, flip, open_engine, readable, segment, write_log
 
@@ -59,4 +60,38 @@ async def test_index_that_leads_astray_is_thrown_away(tmp_path: Path, entry: tup
     for offset in (2, 1, 0):
         (buffer,) = await log.read(offset, ReadLimit(1, 1))
         assert read_header(buffer).base_offset == offset
+    await engine.close()
+
+
+@pytest.mark.parametrize("position", [8, 32, 33])
+@pytest.mark.parametrize("base", [0, 6])
+async def test_damaged_header_costs_only_its_own_record(tmp_path: Path, base: int, position: int):
+    """Also when the size in it is one that leads into the next record, and in the segment that is appended to."""
+    await write_log(tmp_path, 9, SMALL_SEGMENTS, checkpoint=True)
+    flip(segment(tmp_path, base), RECORD_SIZE + position)
+    engine = open_engine(tmp_path)
+    log = engine.open_log(1, SMALL_SEGMENTS)
+    for offset in [each for each in range(9) if each != base + 1]:
+        (buffer, *_) = await log.read(offset, ReadLimit(1, 1))
+        assert read_header(buffer).base_offset == offset
+    with pytest.raises(Corrupt):
+        await log.read(base + 1, ReadLimit(1, 1))
+    assert await log.append(make_sized_batch(RECORD_SIZE)) == 9
+    assert read_header((await log.read(9, ReadLimit(1, 1)))[0]).base_offset == 9
+    await engine.close()
+
+
+async def test_index_of_the_newest_segment_is_kept_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that a start after a crash does not walk all of it for the first poll."""
+    monkeypatch.setattr("pybroker.storage.local.log.CHECKPOINT_GAP_SIZE", 20_000)
+    monkeypatch.setattr("pybroker.storage.local.log.INDEXED_GAP_SIZE", 60_000)
+    engine = open_engine(tmp_path)
+    log = engine.open_log(1, LogPolicy(segment_size=1 << 30))
+    covered: list[int] = []
+    for _ in range(10):
+        await log.append(make_sized_batch(20_000))
+        await log.flush()
+        data = segment(tmp_path).with_suffix(".index")
+        covered.append(decode(data.read_bytes(), 0, size_max=1 << 30).size if data.exists() else 0)
+    assert covered == [0, 0, *[60_000] * 3, *[120_000] * 3, *[180_000] * 2]
     await engine.close()

@@ -5,6 +5,7 @@ same at random.
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,8 @@ class Machine:
 
     async def close(self) -> None:
         for engine in self._engines:
-            try:
+            with suppress(Poisoned):
                 await engine.close()
-            except Poisoned:
-                pass
 
     def segment(self, base: int = 0, log_id: int = 1) -> Path:
         return self.root / "logs" / f"{log_id:020}" / f"{base:020}.log"

@@ -1,0 +1,1 @@
+"""What an operator does with a data directory besides serving it: verify, back up, restore."""
