@@ -1,25 +1,35 @@
 """The whole broker: the one place that knows every part. Built in order, closed in reverse."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..protocol.inbox import Pool
+from ..storage.cipher import Keyring
 from ..storage.engine import Engine
-from ..storage.errors import Corrupt, Locked
+from ..storage.errors import Corrupt, Locked, UnknownKey
+from ..storage.local.disk import Disk
 from ..storage.local.engine import LocalEngine
+from ..storage.local.journal import read_journal
+from ..storage.memory import MemoryJournal
 from . import events, passwords
+from .archive import ArchiveError, open_archive
 from .catalog import Catalog
 from .config import Config, to_toml
 from .connection import Limits
+from .datadir.manifest import is_backup
+from .dedup import Windows
 from .dispatch import Dispatch
+from .encryption import load_keys
 from .groups import Groups
 from .listeners.tcp import TcpListener
 from .logs import Logs
 from .offsets import Offsets
+from .retention import Archive, Retention
 from .session import Clients
 from .state import State
 
@@ -28,6 +38,7 @@ log = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 3.0
 CURRENT_CONFIG = Path("runtime", "current_config.toml")
 _LISTENERS = ("tcp", "quic", "http", "websocket")
+_KEY_ADVICE = "put the key into system.encryption.key or a line of .key_file, and .enabled = true"
 DEFAULT_ROOT = ("iggy", "iggy")
 _USERNAME_SIZES = (3, 50)
 _PASSWORD_SIZES = (3, 100)
@@ -103,12 +114,15 @@ class App:
             catalog=catalog,
             logs=Logs(engine, offsets),
             offsets=offsets,
+            windows=Windows(config.system.message_deduplication),
             groups=Groups(),
             clients=Clients(),
             started_at_us=clock_us(),
         )
         await state.logs.reconcile(catalog)
+        archive = await _open_archive(config)
         await self._create_root(catalog)
+        self._start_retention(state, archive)
         addresses = await self._listen(state)
         _write_current_config(config, addresses)
         for name, address in addresses.items():
@@ -123,6 +137,11 @@ class App:
         catalog.record(events.UserCreated(catalog.users.next_id, root.username, hashed, clock_us()))
         await catalog.sync()
         self.created_root = True
+
+    def _start_retention(self, state: State, archive: Archive | None) -> None:
+        if self._config.data_maintenance.messages.cleaner_enabled:
+            task = asyncio.create_task(Retention(state, archive).run(), name="retention")
+            self._closing.push_async_callback(_end, task)
 
     async def _listen(self, state: State) -> dict[str, str]:
         config = self._config
@@ -147,21 +166,64 @@ class App:
         return addresses
 
 
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _open_archive(config: Config) -> Archive | None:
+    maintenance = config.data_maintenance
+    if not (maintenance.messages.cleaner_enabled and maintenance.archiver.enabled):
+        return None
+    try:
+        return await open_archive(config)
+    except ArchiveError as error:
+        raise StartError(str(error)) from error
+
+
 def clock_us() -> int:
     return time.time_ns() // 1000
 
 
 def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
-    """Open the data directory. Raises StartError, in words for the operator, and OSError."""
+    """Open the data directory. Raises StartError and ConfigError, in words for the operator, and OSError."""
     path = config.system.path
+    if is_backup(path):
+        raise StartError(f"{path} is a backup: make a data directory of it with `pybroker restore`")
+    keys = load_keys(config.system.encryption)
     try:
         if fresh:
             LocalEngine.erase(path)
-        return LocalEngine.open(path, clock_us, sync_interval_s=config.pybroker.sync_interval_us / 1e6)
+        return LocalEngine.open(
+            path,
+            clock_us,
+            sync_interval_s=config.pybroker.sync_interval_us / 1e6,
+            keys=Keyring(keys) if keys else None,
+            validate=config.system.partition.validate_checksum,
+        )
     except Locked as error:
         raise StartError(f"{error}; stop it, or give this server another system.path") from error
     except Corrupt as error:
         raise StartError(f"damaged data: {error}") from error
+    except UnknownKey as error:
+        where = _partition_of(path, error.path) if error.path else path
+        raise StartError(f"{where}: {error}; nothing was changed, {_KEY_ADVICE}") from error
+
+
+def _partition_of(root: Path, segment: Path) -> str:
+    """Say whose segment that is, by what the files of the catalog hold; they are only read."""
+    contents = read_journal(Disk(), root / "catalog")
+    journal = MemoryJournal()
+    if contents.state is not None:
+        journal.snapshot(contents.state)
+    for event in contents.later:
+        journal.append(event.payload)
+    log_id = int(segment.parent.name)
+    for stream, topic, partition in Catalog(journal).partitions():
+        if partition.log_id == log_id:
+            return f"partition {partition.id} of topic {topic.name} of stream {stream.name}"
+    return f"log {log_id}"
 
 
 def _load_catalog(engine: Engine) -> Catalog:

@@ -144,6 +144,7 @@ class Connection:
                     answers += answer
                     answered += 1
                     size += sum(map(len, answer))
+                    del answer  # or a poll of 63 MiB lives as long as its client rests
                     if size > WRITE_SIZE:
                         await self._write(answers)
                         answers, size = [], 0
@@ -176,10 +177,15 @@ class Connection:
         return self.wire.reply(request, reply)
 
     async def _write(self, answers: list[Buffer]) -> None:
-        self._channel.write(answers)
-        self._draining = True
-        await self._channel.drained()
-        self._draining = False
+        size = sum(map(len, answers))
+        self._dispatch.sending(size)
+        try:
+            self._channel.write(answers)
+            self._draining = True
+            await self._channel.drained()
+            self._draining = False
+        finally:
+            self._dispatch.sending(-size)
         self._stuck_s = 0.0
         self._unsent = 0
 

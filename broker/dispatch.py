@@ -10,7 +10,7 @@ from ..protocol.commands import COMMANDS
 from ..protocol.errors import Refused, Status
 from ..protocol.model import groups, messages, offsets, partitions, streams, system, topics, users
 from ..protocol.needs import Need
-from ..storage.errors import Corrupt, Full, OffsetGone, Poisoned
+from ..storage.errors import Corrupt, Full, OffsetGone, Poisoned, UnknownKey
 from . import permissions
 from .services import consumers as consumers_service
 from .services import groups as groups_service
@@ -74,7 +74,13 @@ _STORAGE_STATUSES: dict[type[Exception], Status] = {
     Poisoned: Status.CANNOT_SAVE_MESSAGES_TO_SEGMENT,
     Corrupt: Status.CANNOT_READ_MESSAGE,
     OffsetGone: Status.INVALID_OFFSET,
+    UnknownKey: Status.CANNOT_DECRYPT_DATA,
+    OSError: Status.ERROR,
 }
+
+
+def _status_of(error: Exception) -> Status:
+    return next(status for kind, status in _STORAGE_STATUSES.items() if isinstance(error, kind))
 
 
 class Dispatch:
@@ -94,12 +100,16 @@ class Dispatch:
             return await service(self._state, session, command)
         except Refused:
             raise
-        except (Full, Poisoned, Corrupt, OffsetGone) as error:
+        except tuple(_STORAGE_STATUSES) as error:
             log.error("%s from %s failed: %s", type(command).__name__, session.address, error)
-            raise Refused(_STORAGE_STATUSES[type(error)], str(error)) from error
+            raise Refused(_status_of(error), str(error)) from error
         except Exception as error:
             log.exception("%s from %s failed; this is a bug in pybroker", type(command).__name__, session.address)
             raise Refused(Status.ERROR, str(error)) from error
+
+    def sending(self, size: int) -> None:
+        """Take note of bytes of answers that are on their way, or, less than 0, that were taken."""
+        self._state.counters.unsent_bytes += size
 
     def disconnected(self, session: Session) -> None:
         """Forget a session: its group memberships go with it."""

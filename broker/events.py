@@ -16,6 +16,7 @@ class TopicSettings(msgspec.Struct, frozen=True, array_like=True):
     persisted, offsets_persisted: acknowledge sends, and stored offsets, after fdatasync.
     messages_required_to_save and size_of_messages_required_to_save are kept and shown; pybroker writes every
     batch before it acknowledges it, so nothing waits for them. preallocate_segments likewise.
+    message_deduplication: store no message whose id the topic has had lately.
     """
 
     compression: Compression
@@ -27,6 +28,7 @@ class TopicSettings(msgspec.Struct, frozen=True, array_like=True):
     messages_required_to_save: int
     size_of_messages_required_to_save: int
     preallocate_segments: bool
+    message_deduplication: bool = False
 
 
 class Event(msgspec.Struct, array_like=True, tag=True):

@@ -33,6 +33,10 @@ class Logs:
     def of(self, partition: Partition) -> Log:
         return self._open[partition.log_id]
 
+    def holds(self, log_id: int) -> bool:
+        """Say whether a log is still one of the catalog's."""
+        return log_id in self._open
+
     async def drop(self, log_ids: Iterable[int]) -> None:
         """Drop logs that no partition has any more, with their consumers' offsets."""
         gone = list(log_ids)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ..storage.engine import Clock
 from .catalog import Catalog
 from .config import Config
+from .dedup import Windows
 from .groups import Groups
 from .logs import Logs
 from .offsets import Offsets
@@ -13,10 +14,11 @@ from .session import Clients
 
 @dataclass
 class Counters:
-    """What went through since the start, in bytes of records."""
+    """What went through since the start, in bytes of records; unsent: bytes of answers that peers have yet to take."""
 
     read_bytes: int = 0
     written_bytes: int = 0
+    unsent_bytes: int = 0
 
 
 @dataclass
@@ -24,6 +26,7 @@ class State:
     """ports: the listeners' real ones by transport, once they are bound.
 
     balanced: how many sends without a partition each topic had, by stream and topic id.
+    windows: the ids of messages that topics with deduplication had lately.
     """
 
     config: Config
@@ -31,6 +34,7 @@ class State:
     catalog: Catalog
     logs: Logs
     offsets: Offsets
+    windows: Windows
     groups: Groups
     clients: Clients
     started_at_us: int

@@ -136,6 +136,14 @@ ROWS = (
         _among(_FLAGS),
         "kept for Iggy's clients: segments grow as they are written",
     ),
+    Row(
+        "message_deduplication",
+        ("message_deduplication",),
+        ValueKind.BOOL,
+        _among(_FLAGS),
+        "whether a message is dropped, and acknowledged, if the topic had one with its id lately",
+        updatable=True,
+    ),
 )
 # The older spelling of the two durabilities; accepted, never described.
 _FSYNC = Row("enforce_fsync", ("persisted", "offsets_persisted"), ValueKind.BOOL, _among(_FLAGS), "")
@@ -155,6 +163,7 @@ def defaults(config: Config) -> TopicSettings:
         messages_required_to_save=system.partition.messages_required_to_save,
         size_of_messages_required_to_save=system.partition.size_of_messages_required_to_save,
         preallocate_segments=system.segment.preallocate,
+        message_deduplication=system.message_deduplication.enabled,
     )
 
 

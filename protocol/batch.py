@@ -23,6 +23,7 @@ A record that starts or stops inside another one keeps its base fields, and its 
 """
 
 from array import array
+from collections.abc import Container
 from struct import Struct, error
 
 import msgspec
@@ -42,9 +43,12 @@ _STAMP = Struct("<3Q")
 _SPAN = Struct("<8xQ16xQ8xI")
 _HASHED_SIZE = 40
 _CHECKSUM = Struct("<Q")
+_U32 = Struct("<I")
 _ZEROS = bytes(HEADER_SIZE - _HEADER.size)
 _FRAME = Struct("<Q16xI4xIIQ")  # what the walk looks at: checksum, offset delta, sizes, zero
 _SIZES = Struct("<II")  # at 32 in a frame
+_IDENT = Struct("<8x16s8xII")  # message id, sizes
+NO_ID = bytes(16)  # the id of a message that has none
 
 _ALIKE_COUNT_MIN = 32  # from where on frames of one size are faster verified together
 _COPIED_SIZE_MAX = 512
@@ -243,6 +247,48 @@ def cut(record: memoryview, *, skip: int, count: int) -> list[Buffer]:
     )  # fmt: skip
     _CHECKSUM.pack_into(part, _HASHED_SIZE, checksum_of(memoryview(part), b"".join(checksums)))
     return [part, record[start:position]]
+
+
+def message_ids(record: memoryview, count: int) -> list[bytes]:
+    """Return the ids of a record's `count` messages in order, 16 bytes each; NO_ID for one that has none: 0.1 us an id.
+
+    Nothing is checked but that the frames begin in the record, as a stored one may be damaged: raises BadBatch.
+    """
+    ids: list[bytes] = []
+    position = HEADER_SIZE
+    unpack, keep = _IDENT.unpack_from, ids.append
+    try:
+        for _ in range(count):
+            ident, headers_size, payload_size = unpack(record, position)
+            keep(ident)
+            position += FRAME_HEADER_SIZE + headers_size + payload_size
+    except error:
+        raise BadBatch(position, f"{count} messages announced, the bytes end after {len(ids)}") from None
+    return ids
+
+
+def without(batch: Batch, gone: Container[int]) -> Batch:
+    """Return a batch that leaves out the messages at the indexes `gone`; at least one must stay.
+
+    A new record: what stays is numbered anew, so its checksums change; all else of it and of the header is kept.
+    """
+    record = batch.record
+    header = read_header(record)
+    frames: list[bytes] = []
+    position = HEADER_SIZE
+    for index in range(batch.count):
+        start, position = position, _frame_end(record, position, 1)
+        if index not in gone:
+            body = b"".join((record[start + 8 : start + 24], _U32.pack(len(frames)), record[start + 28 : position]))
+            frames.append(_CHECKSUM.pack(xxh3_64_intdigest(body)) + body)
+    kept = memoryview(bytearray(HEADER_SIZE) + b"".join(frames))
+    checksums = b"".join([frame[:8] for frame in frames])
+    _HEADER.pack_into(
+        kept, 0, header.partition_id, header.base_offset, header.base_timestamp_us,
+        header.origin_timestamp_us, len(kept), 0, len(frames),
+    )  # fmt: skip
+    _CHECKSUM.pack_into(kept, _HASHED_SIZE, checksum_of(kept, checksums))
+    return Batch(kept, len(frames), checksums, batch.partition_id)
 
 
 def _frame_end(record: memoryview, position: int, count: int) -> int:

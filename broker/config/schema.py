@@ -199,6 +199,7 @@ class Pybroker:
     unread_size_max: int = key("1 MiB", between(SIZE, "4 KiB", "1 GiB"))
     # Clients refuse a frame over 64 MiB; the rest is for the frame around the messages.
     poll_size_max: int = key("63 MiB", between(SIZE, "64 KiB", "63 MiB"))
+    unsent_size_max: int = key("256 MiB", between(SIZE, "1 MiB", "1 TiB"))
     requests_per_turn_max: int = key(64, between(COUNT, 1, 65_536))
 
 

@@ -2,26 +2,72 @@
 
 from xxhash import xxh32_intdigest
 
-from ...protocol.batch import Buffer, cut, span_of
+from ...protocol.batch import Buffer, cut, message_ids, span_of, without
 from ...protocol.errors import Refused, Status
 from ...protocol.model.messages import RESYNC_PARTITION, Polled, PollMessages, SendMessages, Sent
 from ...protocol.primitives import Partitioning, PartitioningKind, PollingKind
 from ...storage.engine import Bounds, Log, ReadLimit
+from ...storage.errors import OffsetGone
 from ..catalog import Stream, Topic
+from ..dedup import Run, Window
 from ..session import Session
 from ..state import State
 from .consumers import Reader, poller
 from .views import current_offset
 
+# What a poll may return however many answers wait to be sent.
+POLL_SIZE_MIN = 64 * 1024
+
 
 async def send(state: State, _session: Session, command: SendMessages) -> Sent:
     stream, topic = state.catalog.topic(command.stream, command.topic)
+    if topic.settings.message_deduplication:
+        return await _send_new(state, command)
     partition = topic.partition(_choose(state, stream, topic, command.partitioning))
     batch = command.batch
     batch.partition_id = partition.id
     base_offset = await state.logs.of(partition).append(batch)
     state.counters.written_bytes += len(batch.record)
     return Sent(stream.id, topic.id, partition.id, base_offset)
+
+
+async def _send_new(state: State, command: SendMessages) -> Sent:
+    """Send what the topic has not had lately. If it has had everything, answer with the place of the first message."""
+    batch = command.batch
+    ids = message_ids(batch.record, batch.count)
+    stream, topic, window, repeats = await _look_up(state, command, ids)
+    # No wait from here to the append: what is new now may not be later.
+    first = repeats.get(0)
+    if first is not None and len(repeats) == batch.count:
+        held_by = next(partition for partition in topic.partitions if partition.log_id == first.log_id)
+        return Sent(stream.id, topic.id, held_by.id, first.offset_of(ids[0]))
+    partition = topic.partition(_choose(state, stream, topic, command.partitioning))
+    if repeats:
+        batch = without(batch, repeats)
+        ids = [ident for index, ident in enumerate(ids) if index not in repeats]
+    batch.partition_id = partition.id
+    base_offset = await window.store(partition.log_id, state.logs.of(partition), batch, ids, state.clock())
+    state.counters.written_bytes += len(batch.record)
+    return Sent(stream.id, topic.id, partition.id, base_offset)
+
+
+async def _look_up(
+    state: State, command: SendMessages, ids: list[bytes]
+) -> tuple[Stream, Topic, Window, dict[int, Run | None]]:
+    """Return the target of a send, its window, and which of `ids` it has had, once that is settled."""
+    while True:
+        # All of it anew after a wait: the topic may be another one, or gone.
+        stream, topic = state.catalog.topic(command.stream, command.topic)
+        now_us = state.clock()
+        window = state.windows.of((stream.id, topic.id), now_us)
+        if not window.is_loaded:
+            await window.load(topic, state.logs, now_us)
+            continue
+        repeats = window.repeats(ids, topic, now_us)
+        pending = next((run for run in repeats.values() if run is not None and run.base_offset is None), None)
+        if pending is None:
+            return stream, topic, window, repeats
+        await pending.wait()
 
 
 def _choose(state: State, stream: Stream, topic: Topic, partitioning: Partitioning) -> int:
@@ -49,13 +95,32 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     start = max(await _start(state, command, reader, log, bounds), bounds.first)
     chunks: list[memoryview] = []
     if command.count and start < bounds.next:
-        chunks = await log.read(start, ReadLimit(command.count, state.config.pybroker.poll_size_max))
+        start, chunks = await _read(log, start, ReadLimit(command.count, _poll_size_max(state)))
     records, offsets = select(chunks, start, command.count)
-    if command.auto_commit and offsets and reader.log_id == log_id:  # a purge may have come while it was read
+    is_held = reader.log_id == log_id and state.logs.holds(log_id)  # it may have been emptied or deleted meanwhile
+    if command.auto_commit and offsets and is_held:
         persisted = topic.settings.offsets_persisted
         await state.offsets.store(reader.log_id, reader.kind, reader.id, offsets[-1], persisted=persisted)
     state.counters.read_bytes += sum(map(len, records))
     return Polled(reader.partition.id, current_offset(log.bounds), len(offsets), records)
+
+
+def _poll_size_max(state: State) -> int:
+    """Return how much a poll may return: less, the more answers wait for peers that read slowly."""
+    limits = state.config.pybroker
+    room = limits.unsent_size_max - state.counters.unsent_bytes
+    return max(min(limits.poll_size_max, room // 4), POLL_SIZE_MIN)
+
+
+async def _read(log: Log, start: int, limit: ReadLimit) -> tuple[int, list[memoryview]]:
+    """Read from `start`, or from the first offset that is left when retention was faster; return where that was."""
+    while True:
+        try:
+            return start, await log.read(start, limit)
+        except OffsetGone:
+            if log.bounds.first <= start:
+                raise
+            start = log.bounds.first
 
 
 async def _start(state: State, command: PollMessages, reader: Reader, log: Log, bounds: Bounds) -> int:
@@ -69,7 +134,7 @@ async def _start(state: State, command: PollMessages, reader: Reader, log: Log, 
         case PollingKind.FIRST:
             return bounds.first
         case PollingKind.LAST:
-            return bounds.next - command.count
+            return log.last(command.count)
         case PollingKind.TIMESTAMP:
             return await log.offset_at(command.strategy.value)
 
@@ -82,6 +147,7 @@ def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffe
     """
     if not chunks:
         return [], range(0)
+    start = max(start, span_of(chunks[0])[0])  # offsets may have been skipped
     records: list[Buffer] = []
     end = start
     for chunk in chunks:

@@ -38,7 +38,11 @@ async def delete_segments(state: State, _session: Session, command: model.Delete
     cuts = log.cuts()
     before = cuts[min(command.count, len(cuts) - 1)]
     slowest = state.offsets.slowest(partition.log_id)
-    await log.trim(before if slowest is None else min(before, slowest + 1))
+    try:
+        await log.trim(before if slowest is None else min(before, slowest + 1))
+    except FileNotFoundError:
+        if log.bounds.segments:
+            raise  # else the log went meanwhile, and its files with it
 
 
 def _check_count(count: int) -> None:

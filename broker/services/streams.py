@@ -47,6 +47,7 @@ async def delete(state: State, _session: Session, command: model.DeleteStream) -
     state.groups.drop(stream.id)
     for topic in stream.topics:
         state.balanced.pop((stream.id, topic.id), None)
+        state.windows.drop((stream.id, topic.id))
     await state.catalog.sync()
     await state.logs.drop(gone)
 
@@ -56,6 +57,7 @@ async def purge(state: State, _session: Session, command: model.PurgeStream) -> 
     gone = log_ids(stream.topics)
     state.catalog.record(events.StreamPurged(stream.id))
     for topic in stream.topics:
+        state.windows.drop((stream.id, topic.id))
         state.logs.open(topic)
     await state.catalog.sync()
     await state.logs.drop(gone)

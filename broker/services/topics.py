@@ -57,6 +57,8 @@ async def update(state: State, _session: Session, command: model.UpdateTopic) ->
     settings = topic_options.resolve(options, topic.settings, topic_options.defaults(state.config))
     shown = topic_options.merged(topic.options, options)
     state.catalog.record(events.TopicUpdated(stream.id, topic.id, command.name, settings, shown))
+    if not settings.message_deduplication:  # a window that misses a while would be no use later
+        state.windows.drop((stream.id, topic.id))
     await state.catalog.sync()
 
 
@@ -66,6 +68,7 @@ async def delete(state: State, _session: Session, command: model.DeleteTopic) ->
     state.catalog.record(events.TopicDeleted(stream.id, topic.id))
     state.groups.drop(stream.id, topic.id)
     state.balanced.pop((stream.id, topic.id), None)
+    state.windows.drop((stream.id, topic.id))
     await state.catalog.sync()
     await state.logs.drop(gone)
 
@@ -74,6 +77,7 @@ async def purge(state: State, _session: Session, command: model.PurgeTopic) -> N
     stream, topic = state.catalog.topic(command.stream, command.topic)
     gone = log_ids([topic])
     state.catalog.record(events.TopicPurged(stream.id, topic.id))
+    state.windows.drop((stream.id, topic.id))
     state.logs.open(topic)
     await state.catalog.sync()
     await state.logs.drop(gone)

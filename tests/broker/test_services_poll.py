@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pybroker.broker.services.messages import select
+from pybroker.broker.services.messages import POLL_SIZE_MIN, select
 from pybroker.protocol.batch import read_header, stamp
 from pybroker.protocol.errors import Status
 from pybroker.protocol.model.groups import JoinConsumerGroup
@@ -205,6 +205,14 @@ async def test_poll_stays_within_the_reply_size(broker: Broker) -> None:
     assert asked == [ReadLimit(1000, limit)]
     assert polled_offsets(polled) == [1, 2, 3]
     assert broker.state.counters.read_bytes == len(join(polled.records))
+    asked.clear()
+    # The more answers wait for slow readers, the less a poll returns.
+    room = broker.config.pybroker.unsent_size_max
+    for unsent in (0, room // 2, room - 4_000_000, room, 9 * room):
+        broker.dispatch.sending(unsent)
+        await broker.poll(from_offset(1), 1000)
+        broker.dispatch.sending(-unsent)
+    assert [each.bytes for each in asked] == [limit, room // 8, 1_000_000, POLL_SIZE_MIN, POLL_SIZE_MIN]
 
 
 REFUSED = [
@@ -323,3 +331,11 @@ def test_select_cuts_chunks_of_any_size_to_the_asked_messages(
 
 def test_select_of_nothing_is_nothing() -> None:
     assert select([], 5, 10) == ([], range(0))
+
+
+def test_select_starts_behind_offsets_that_were_skipped() -> None:
+    batch = make_batch([b"a", b"b", b"c"])
+    stamp(batch, base_offset=1000, base_timestamp_us=1)
+    selected, offsets = select([batch.record], 5, 2)
+    assert offsets == range(1000, 1002)
+    assert payloads_of([memoryview(join(selected))]) == [b"a", b"b"]

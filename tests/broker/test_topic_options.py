@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybroker.broker.config import Config
+from pybroker.broker.config.schema import Deduplication
 from pybroker.broker.events import TopicSettings
 from pybroker.broker.topic_options import ROWS, defaults, derived, describe, merged, refuse_any, resolve, updatable
 from pybroker.protocol.errors import Refused, Status
@@ -30,6 +31,7 @@ KEYS = [
     "messages_required_to_save",
     "size_of_messages_required_to_save",
     "preallocate_segments",
+    "message_deduplication",
 ]
 FIELDS = {
     "compression_algorithm": "compression",
@@ -41,6 +43,7 @@ FIELDS = {
     "messages_required_to_save": "messages_required_to_save",
     "size_of_messages_required_to_save": "size_of_messages_required_to_save",
     "preallocate_segments": "preallocate_segments",
+    "message_deduplication": "message_deduplication",
 }
 BOOL, U8, U16, U32, U64 = ValueKind.BOOL, ValueKind.U8, ValueKind.U16, ValueKind.U32, ValueKind.U64
 
@@ -72,6 +75,8 @@ ACCEPTED = [
     *numbers("size_of_messages_required_to_save", U64, {1: 1, MIB: MIB, GIB: GIB, 0: DEFAULT}),
     *texts("preallocate_segments", {"true": True, "false": False, "1": True, "0": False, "TRUE": True}),
     *numbers("preallocate_segments", BOOL, {1: True, 0: False}),
+    *texts("message_deduplication", {"true": True, "false": False, "1": True, "0": False}),
+    *numbers("message_deduplication", BOOL, {1: True, 0: False}),
 ]
 
 BAD = [
@@ -98,6 +103,7 @@ BAD = [
     ("size_of_messages_required_to_save", U64, (GIB + 1).to_bytes(8, "little")),
     ("preallocate_segments", BOOL, b"\x02"),
     ("preallocate_segments", ValueKind.STRING, b"yes"),
+    ("message_deduplication", BOOL, b"\x02"),
     ("enforce_fsync", BOOL, b"\x02"),
     ("enforce_fsync", ValueKind.STRING, b"maybe"),
 ]
@@ -109,7 +115,7 @@ def refusal(options: tuple[Option, ...]) -> Status:
     return caught.value.status
 
 
-def test_keys_are_those_of_the_0_9_client() -> None:
+def test_keys_are_those_of_the_0_9_client_and_one_of_ours() -> None:
     assert [row.key for row in ROWS] == KEYS
     assert {option.key for option, _ in ACCEPTED} == set(KEYS)
 
@@ -177,6 +183,22 @@ def test_zero_takes_what_the_server_is_configured_to() -> None:
     assert resolve(asked, SERVER, server) == replace_fields(SERVER, max_topic_size=BIG, message_expiry_us=DAY_US)
 
 
+def test_deduplication_is_what_the_server_is_configured_to_until_it_is_asked_for() -> None:
+    config = Config()
+    system = replace(config.system, message_deduplication=Deduplication(enabled=True))
+    server = defaults(replace(config, system=system))
+    assert (SERVER.message_deduplication, server.message_deduplication) == (False, True)
+    off = resolve((text_option("message_deduplication", "false"),), server, server)
+    assert off == SERVER
+    assert resolve((text_option("message_deduplication", "true"),), off, server) == server
+
+
+def test_settings_stored_before_there_was_deduplication_load_without_it() -> None:
+    older = msgspec.msgpack.encode(list(msgspec.structs.astuple(SERVER))[:9])
+    loaded = msgspec.msgpack.decode(older, type=TopicSettings)
+    assert loaded == replace_fields(SERVER, message_deduplication=False)
+
+
 def replace_fields(settings: TopicSettings, **changes: object) -> TopicSettings:
     return msgspec.structs.replace(settings, **changes)
 
@@ -199,14 +221,14 @@ def test_derived_options_complement_the_explicit_ones(keys: set[str]) -> None:
 
 def test_derived_options_read_back_as_the_settings() -> None:
     """What is shown can be asked for: every derived value resolves to itself."""
-    settings = TopicSettings(Compression.GZIP, 9, BIG, 2 * MIB, True, True, 7, 8, True)
+    settings = TopicSettings(Compression.GZIP, 9, BIG, 2 * MIB, True, True, 7, 8, True, True)
     assert resolve(derived(settings, ()), SERVER, SERVER) == settings
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_only_the_three_of_iggy_can_be_changed(key: str) -> None:
+def test_only_the_three_of_iggy_and_ours_can_be_changed(key: str) -> None:
     options = (next(option for option, _ in ACCEPTED if option.key == key),)
-    if key in ("compression_algorithm", "message_expiry", "max_topic_size"):
+    if key in ("compression_algorithm", "message_expiry", "max_topic_size", "message_deduplication"):
         assert updatable(options) == options
     else:
         with pytest.raises(Refused) as caught:
@@ -247,5 +269,6 @@ def test_description_names_kind_and_default_of_every_key() -> None:
         "messages_required_to_save": (U32, b"\0\x04\0\0"),
         "size_of_messages_required_to_save": (U64, b"\0\0\x10\0\0\0\0\0"),
         "preallocate_segments": (BOOL, b"\0"),
+        "message_deduplication": (BOOL, b"\0"),
     }
     assert all(spec.description for spec in describe(SERVER))

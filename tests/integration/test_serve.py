@@ -203,6 +203,25 @@ async def test_a_random_root_password_is_printed_once_and_works(tmp_path: Path) 
         assert not any(password.encode() in path.read_bytes() for path in server.path.rglob("*") if path.is_file())
 
 
+def test_a_random_root_password_is_printed_even_if_the_start_fails_later(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run("serve", settings={"IGGY_SYSTEM_PATH": str(tmp_path / "data"), "IGGY_TCP_ADDRESS": address})
+    assert ended.returncode == 1
+    assert "can't listen on tcp.address" in ended.stderr
+    assert re.search(r"root user: iggy +password: \S{16}", ended.stdout)
+
+
+def test_a_backup_is_not_served(tmp_path: Path) -> None:
+    (tmp_path / "backup.json").write_text("{}")
+    ended = run("serve", settings={"IGGY_SYSTEM_PATH": str(tmp_path)})
+    assert ended.returncode == 1
+    assert "is a backup: make a data directory of it with `pybroker restore`" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["backup.json"]
+
+
 async def test_the_root_user_is_the_one_of_the_first_start(tmp_path: Path) -> None:
     settings = {"IGGY_ROOT_USERNAME": "admin", "IGGY_ROOT_PASSWORD": "first secret"}
     with Server(tmp_path / "data", settings=settings, default_root=False) as server:

@@ -24,6 +24,7 @@ TOPIC_OPTIONS = {
     "messages_required_to_save": HeaderValue.UnsignedInt32(1024),
     "size_of_messages_required_to_save": HeaderValue.UnsignedInt64(2**20),
     "preallocate_segments": HeaderValue.Bool(False),
+    "message_deduplication": HeaderValue.Bool(False),
 }
 
 

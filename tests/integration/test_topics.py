@@ -61,6 +61,7 @@ DERIVED = {
     "messages_required_to_save",
     "size_of_messages_required_to_save",
     "preallocate_segments",
+    "message_deduplication",
 }
 
 REFUSED_OPTIONS: dict[str, tuple[dict[str, Any], Status]] = {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pybroker.protocol.batch import (
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
+    NO_ID,
     PAYLOAD_SIZE_MAX,
     USER_HEADERS_SIZE_MAX,
     BadBatch,
@@ -18,10 +19,12 @@ from pybroker.protocol.batch import (
     _walk_each,
     checksum_of,
     cut,
+    message_ids,
     read_header,
     stamp,
     verify,
     walk,
+    without,
 )
 from pybroker.protocol.errors import Status
 from support.batches import make_batch, make_frame, offsets_of, payloads_of
@@ -122,6 +125,59 @@ def test_frames_of_a_part_are_a_view_of_the_record() -> None:
     _, frames = cut(record, skip=1, count=1)
     assert isinstance(frames, memoryview)
     assert frames.obj is record.obj
+
+
+@given(idents=st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=40), data=st.data())
+def test_message_ids_are_those_of_the_frames_in_order(idents: list[int], data: st.DataObject) -> None:
+    frames = [
+        make_frame(data.draw(st.sampled_from([b"x", b"four"])), offset_delta=delta, message_id=ident)
+        for delta, ident in enumerate(idents)
+    ]
+    found = message_ids(make_record(*frames), len(frames))
+    assert [int.from_bytes(ident, "little") for ident in found] == idents
+
+
+def test_messages_without_an_id_have_no_id() -> None:
+    assert message_ids(make_batch([b"a", b"b"]).record, 2) == [NO_ID, NO_ID]
+
+
+def test_message_ids_of_a_cut_record_are_a_bad_batch() -> None:
+    record = make_batch([b"first", b"second"]).record
+    assert len(message_ids(record[: -len(b"second")], 2)) == 2
+    with pytest.raises(BadBatch, match="2 messages announced, the bytes end after 1"):
+        message_ids(record[: -len(b"second") - FRAME_HEADER_SIZE], 2)
+
+
+@given(payloads=PAYLOADS, headers=st.binary(max_size=20), data=st.data())
+def test_record_without_some_messages_verifies_and_keeps_all_else(
+    payloads: list[bytes], headers: bytes, data: st.DataObject
+) -> None:
+    idents = [data.draw(st.integers(0, 2**128 - 1)) for _ in payloads]
+    deltas_us = [data.draw(st.integers(0, 2**32 - 1)) for _ in payloads]
+
+    def frame(index: int, offset_delta: int) -> bytes:
+        made = make_frame(payloads[index], offset_delta=offset_delta, message_id=idents[index], user_headers=headers)
+        return reseal(bytearray(made[:28] + deltas_us[index].to_bytes(4, "little") + made[32:]))
+
+    record = make_record(*(frame(index, index) for index in range(len(payloads))))
+    stamp(Batch(record, len(payloads), b""), base_offset=9, base_timestamp_us=8)
+    pack_into("<Q", record, 24, 77)
+    seal(record, b"".join(frame(index, index)[:8] for index in range(len(payloads))))
+    before = bytes(record)
+    stays = data.draw(st.lists(st.sampled_from(range(len(payloads))), min_size=1, unique=True).map(sorted))
+    left = without(verify(record), set(range(len(payloads))) - set(stays))
+    assert verify(left.record) == left
+    assert bytes(left.record[HEADER_SIZE:]) == b"".join(frame(index, delta) for delta, index in enumerate(stays))
+    header = read_header(left.record)
+    assert header == Header(0, 9, 8, 77, len(left.record), header.checksum, len(stays))
+    assert bytes(record) == before
+
+
+def test_record_without_some_messages_can_be_stamped() -> None:
+    batch = without(make_batch([b"a", b"b", b"c"], partition_id=3), {0, 2})
+    stamp(batch, base_offset=5, base_timestamp_us=6)
+    assert verify(batch.record) == batch
+    assert (batch.partition_id, payloads_of([batch.record])) == (3, [b"b"])
 
 
 @pytest.mark.parametrize("value", [0x01, 0x80, 0xFF])

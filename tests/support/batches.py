@@ -31,9 +31,17 @@ def make_batch(
     *,
     partition_id: int = 0,
     origin_timestamp_us: int = 0,
+    message_ids: Sequence[int] = (),
 ) -> Batch:
-    """Return a batch of one message for each payload. Its record is a view of a bytearray of its own."""
-    frames = [make_frame(payload, offset_delta=delta) for delta, payload in enumerate(payloads)]
+    """Return a batch of one message for each payload. Its record is a view of a bytearray of its own.
+
+    message_ids: one for each payload; none of them has one if it is empty.
+    """
+    idents = message_ids or [0] * len(payloads)
+    frames = [
+        make_frame(payload, offset_delta=delta, message_id=ident)
+        for delta, (payload, ident) in enumerate(zip(payloads, idents, strict=True))
+    ]
     record = memoryview(bytearray(HEADER_SIZE) + b"".join(frames))
     size = HEADER_SIZE + sum(map(len, frames))
     Struct("<6QI").pack_into(record, 0, partition_id, 0, 0, origin_timestamp_us, size, 0, len(frames))

@@ -9,6 +9,7 @@ from argon2 import PasswordHasher
 from pybroker.broker import events
 from pybroker.broker.catalog import Catalog
 from pybroker.broker.config import Config
+from pybroker.broker.dedup import Windows
 from pybroker.broker.dispatch import Dispatch
 from pybroker.broker.groups import Groups
 from pybroker.broker.logs import Logs
@@ -34,9 +35,10 @@ from pybroker.protocol.primitives import (
     Transport,
     ValueKind,
 )
+from pybroker.storage.engine import Engine
 from pybroker.storage.memory import MemoryEngine
 from support.batches import make_batch, offsets_of, payloads_of
-from support.engines import FakeClock
+from support.engines import FakeClock, Stage
 
 BALANCED = Partitioning(PartitioningKind.BALANCED)
 READER = Consumer(ConsumerKind.SINGLE, 1)
@@ -56,10 +58,13 @@ def hashed(password: str) -> str:
 class Broker:
     """Users: iggy (root) and bob. `restart` begins anew on what the engine has kept."""
 
-    def __init__(self, *, segment_size: int | None = None) -> None:
-        self.clock = FakeClock()
-        self.engine = MemoryEngine(self.clock)
-        self.config = Config()
+    def __init__(
+        self, *, segment_size: int | None = None, config: Config | None = None, stage: Stage | None = None
+    ) -> None:
+        """stage: an engine, with its clock, in place of one in memory."""
+        self.clock = FakeClock() if stage is None else stage.clock
+        self.engine: Engine = MemoryEngine(self.clock) if stage is None else stage.engine
+        self.config = config or Config()
         if segment_size is not None:
             system = self.config.system
             self.config = replace(
@@ -79,6 +84,7 @@ class Broker:
             catalog=Catalog(self.engine.journal),
             logs=Logs(self.engine, offsets),
             offsets=offsets,
+            windows=Windows(self.config.system.message_deduplication),
             groups=Groups(),
             clients=Clients(),
             started_at_us=self.clock(),

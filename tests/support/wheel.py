@@ -50,6 +50,7 @@ ERROR_TEXTS = {
     Status.UNSUPPORTED_OPTION_KEY: "Unsupported option key",
     Status.INVALID_OPTION_VALUE: "Invalid option value",
     Status.INVALID_OFFSET: "Invalid offset",
+    Status.CANNOT_READ_MESSAGE: "Cannot read message",
     Status.INVALID_MESSAGES_COUNT: "Invalid messages count",
     Status.CONSUMER_GROUP_ID_NOT_FOUND: "Consumer group with ID: .* was not found",
     Status.CONSUMER_GROUP_NAME_ALREADY_EXISTS: "Consumer group with name: .* already exists",
