@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..protocol.inbox import Pool
-from ..storage.cipher import Keyring
 from ..storage.engine import Engine
 from ..storage.errors import Corrupt, Locked, UnknownKey
 from ..storage.local.disk import Disk
 from ..storage.local.engine import LocalEngine
 from ..storage.local.journal import read_journal
 from ..storage.memory import MemoryJournal
+from ..storage.seal import Keys
 from . import events, passwords
 from .archive import ArchiveError, open_archive
 from .catalog import Catalog
@@ -119,6 +119,7 @@ class App:
             clients=Clients(),
             started_at_us=clock_us(),
         )
+        await catalog.sync()  # a killed process may have left changes that nobody had synced
         await state.logs.reconcile(catalog)
         archive = await _open_archive(config)
         await self._create_root(catalog)
@@ -199,7 +200,7 @@ def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
             path,
             clock_us,
             sync_interval_s=config.pybroker.sync_interval_us / 1e6,
-            keys=Keyring(keys) if keys else None,
+            keys=_keyring(keys) if keys else None,
             validate=config.system.partition.validate_checksum,
         )
     except Locked as error:
@@ -209,6 +210,12 @@ def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
     except UnknownKey as error:
         where = _partition_of(path, error.path) if error.path else path
         raise StartError(f"{where}: {error}; nothing was changed, {_KEY_ADVICE}") from error
+
+
+def _keyring(keys: list[bytes]) -> Keys:
+    from ..storage.cipher import Keyring  # 7 MB that only who encrypts should need
+
+    return Keyring(keys)
 
 
 def _partition_of(root: Path, segment: Path) -> str:

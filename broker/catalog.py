@@ -133,6 +133,7 @@ class Catalog:
         self._state = msgspec.msgpack.decode(snapshot, type=State) if snapshot else State()
         for event in tail:
             self.apply(events.decode(event))
+        self._recorded = self._durable = 0
 
     @property
     def streams(self) -> Slab[Stream]:
@@ -163,11 +164,19 @@ class Catalog:
     def record(self, event: AnyEvent) -> None:
         """Write an event and apply it. It is durable after `sync`."""
         self._journal.append(events.encode(event))
+        self._recorded += 1
         self.apply(event)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether everything recorded would survive a power failure."""
+        return self._durable == self._recorded
 
     async def sync(self) -> None:
         """Return when everything recorded would survive a power failure; now and then fold the journal."""
+        recorded = self._recorded
         await self._journal.sync()
+        self._durable = max(self._durable, recorded)
         if self._journal.event_count >= EVENTS_BEFORE_SNAPSHOT:
             self._journal.snapshot(msgspec.msgpack.encode(self._state))
 

@@ -1,27 +1,12 @@
 """AES-256-GCM of a stored record's body. What is encrypted never leaves the engine, what is plain never reaches it.
 
-A sealed record has the size of the plain one. Its frames are the ciphertext; what opens them lies in header bytes
-that are zero in a plain record (little-endian; sizes in bytes):
-
-    +-----+--------------------------------+-----+
-    |   0 | the plain record's header      |  52 |
-    |  52 | nonce, random                  |  12 |
-    |  64 | tag                            |  16 |
-    |  80 | key id                         |   4 |
-    |  84 | XXH32 of the key id's 4 bytes  |   4 |
-    |  88 | A5 41 45 53                    |   4 |
-    |  92 | zeros                          | 164 |
-    +-----+--------------------------------+-----+
-
-Authenticated beside the frames: bytes 0..51 and the key id. So offset, time, size and count can be read without the
-key, and not changed. A key's id is the first 4 bytes of a SHA-256 over it: which key it was, not what it is.
+The layout is in seal.py. A key's id is the first 4 bytes of a SHA-256 over it: which key it was, not what it is.
 
 Nonces are random: after 2^32 records under one key the chance of two alike is 2^-33, and worth a new key.
 """
 
 from hashlib import sha256
 from secrets import token_bytes
-from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -32,15 +17,9 @@ from xxhash import xxh32_intdigest
 
 from ..protocol.batch import HEADER_SIZE, BadBatch, Buffer
 from .errors import UnknownKey
+from .seal import MAGIC, NONCE_SIZE, SEAL, SEAL_END, SEAL_POSITION, TAG_SIZE
 
 KEY_SIZE = 32
-NONCE_SIZE = 12
-TAG_SIZE = 16
-SEAL_POSITION = 52
-MAGIC = b"\xa5AES"
-
-_SEAL = Struct(f"<{NONCE_SIZE}s{TAG_SIZE}s4sI4s")
-SEAL_END = SEAL_POSITION + _SEAL.size
 _ZEROS = bytes(HEADER_SIZE - SEAL_END)
 _RESERVED = bytes(HEADER_SIZE - SEAL_POSITION)
 # Two ways to one result. AESGCM takes 2 us for a small record, but copies; Cipher takes 10 us and writes where it is
@@ -81,7 +60,7 @@ class Keyring:
 
     def unseal(self, record: memoryview) -> memoryview:
         """Return the plain record. Raises BadBatch if a byte of it was changed, UnknownKey without its key."""
-        nonce, tag, ident, _, _ = _SEAL.unpack_from(record, SEAL_POSITION)
+        nonce, tag, ident, _, _ = SEAL.unpack_from(record, SEAL_POSITION)
         ciphers = self._keys.get(ident.hex())
         if ciphers is None:
             raise UnknownKey(ident.hex())
@@ -101,19 +80,9 @@ class Keyring:
         return memoryview(plain)
 
     def _pack(self, nonce: bytes, tag: bytes) -> bytes:
-        return _SEAL.pack(nonce, tag, self._id, self._id_check, MAGIC)
+        return SEAL.pack(nonce, tag, self._id, self._id_check, MAGIC)
 
 
 def key_id(key: bytes) -> str:
     """Return what a key is called, 8 hexadecimal digits."""
     return sha256(_ID_LABEL + key).hexdigest()[:8]
-
-
-def sealed_with(record: Buffer, position: int = 0) -> str | None:
-    """Return the id of the key that the record at `position` is sealed with, None for a plain or damaged header."""
-    if position + HEADER_SIZE > len(record):
-        return None
-    _, _, ident, check, magic = _SEAL.unpack_from(record, position + SEAL_POSITION)
-    if magic != MAGIC or check != xxh32_intdigest(ident):
-        return None
-    return ident.hex()

@@ -19,7 +19,7 @@ class LogPolicy(msgspec.Struct, frozen=True):
     """How one log is kept.
 
     segment_size: bytes after which the next append starts a new segment; a batch is never split.
-    persisted: acknowledge an append after fdatasync (True) or after write (False).
+    persisted: acknowledge an append after fdatasync (True) or after write (False); the same for a log's whole life.
     """
 
     segment_size: int

@@ -22,7 +22,7 @@ PROTOCOL_LAYERS = (
     {"commands", "payloads", "wire"},
     {"vsr"},
 )
-STORAGE_LAYERS = ({"errors", "engine"}, {"cipher"}, {"local", "memory"})
+STORAGE_LAYERS = ({"errors", "engine", "seal"}, {"cipher"}, {"local", "memory"})
 BROKER_LAYERS = (
     {"units"},
     {"config"},

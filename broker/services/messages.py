@@ -22,7 +22,15 @@ POLL_SIZE_MIN = 64 * 1024
 async def send(state: State, _session: Session, command: SendMessages) -> Sent:
     stream, topic = state.catalog.topic(command.stream, command.topic)
     if topic.settings.message_deduplication:
-        return await _send_new(state, command)
+        sent = await _send_new(state, command)
+    else:
+        sent = await _send(state, stream, topic, command)
+    if topic.settings.persisted and not state.catalog.is_durable:
+        await state.catalog.sync()  # else a power failure could take the topic with the message in it
+    return sent
+
+
+async def _send(state: State, stream: Stream, topic: Topic, command: SendMessages) -> Sent:
     partition = topic.partition(_choose(state, stream, topic, command.partitioning))
     batch = command.batch
     batch.partition_id = partition.id

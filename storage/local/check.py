@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..cipher import Keyring
 from ..errors import Full, Locked, UnknownKey
+from ..seal import Keys
 from .codec import Codec
 from .disk import Disk
 from .journal import Contents, read_journal
@@ -23,6 +23,7 @@ LOG_NAME = re.compile(r"\d{20}")
 JOURNALS = ("catalog", "offsets")
 _ROOT_NAMES = {"lock", RUNNING, "logs", "runtime", "backup.json"}
 _LEFT_OVER = {
+    ".lost": "changes that a power failure tore, cut from the journal; nothing reads it",
     ".fresh": "a crash kept it from being finished; nothing reads it",
     ".dropped": "a deleted partition; the next start removes it",
     ".index": "the index of a segment that is gone; nothing reads it",
@@ -79,7 +80,7 @@ class Check(msgspec.Struct):
 class HeaderCodec(Codec):
     """Proves what it has keys for; of other records it believes the header. unopened: how many, by the key's id."""
 
-    def __init__(self, keys: Keyring | None = None) -> None:
+    def __init__(self, keys: Keys | None = None) -> None:
         super().__init__(keys)
         self.unopened: Counter[str] = Counter()
 

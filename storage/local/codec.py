@@ -1,8 +1,8 @@
 """How a record is kept in a file: as it came, or sealed with a key; and the proof that it still is what it was."""
 
 from ...protocol.batch import BadBatch, Buffer, span_of, verify
-from ..cipher import Keyring, sealed_with
 from ..errors import UnknownKey
+from ..seal import Keys, sealed_with
 
 # Decrypted records are joined to one buffer up to this average size: a copy is cheaper than one more buffer to send.
 _JOINED_SIZE_MAX = 16 * 1024
@@ -15,7 +15,7 @@ class Codec:
     validate: verify what is read.
     """
 
-    def __init__(self, keys: Keyring | None = None, *, validate: bool = True) -> None:
+    def __init__(self, keys: Keys | None = None, *, validate: bool = True) -> None:
         self.keys = keys
         self.validate = validate
 

@@ -19,20 +19,22 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from ...protocol.batch import HEADER_SIZE
-from ..cipher import Keyring, sealed_with
 from ..engine import Clock, LogPolicy
 from ..errors import Locked, UnknownKey
+from ..seal import Keys, sealed_with
 from .codec import Codec
 from .disk import Disk
 from .journal import LocalJournal
 from .log import LocalLog
 from .reader import Parts
+from .recovery import Crash
 from .running import NAME as RUNNING
 from .running import Running
 from .segment import Maps, segment_names
 from .syncer import Syncer
 from .table import LocalTable
 
+JOURNALS = CATALOG, OFFSETS = "catalog", "offsets"
 _ID_DIGITS = 20
 _LOG_NAME = re.compile(rf"\d{{{_ID_DIGITS}}}")
 _DROPPED = ".dropped"
@@ -50,13 +52,10 @@ class LocalEngine:
         self._lock_fd = -1
         disk.mkdir(self._folder)
         self._remove_dropped()
-        self._journal = LocalJournal(disk, self.syncer, root / "catalog")
-        self._offsets = LocalTable(LocalJournal(disk, self.syncer, root / "offsets"))
-        self._running = Running(disk, root)
+        self._running = Running(disk, root, [*map(str, self.log_ids()), *JOURNALS])
+        self._journal = LocalJournal(disk, self.syncer, root / CATALOG, self._running)
+        self._offsets = LocalTable(LocalJournal(disk, self.syncer, root / OFFSETS, self._running))
         self._parts = Parts(disk, clock, self.syncer, Maps(disk), codec, self._running.doubt)
-        # The logs that may have lost something and were not recovered yet.
-        self._unsettled = set(self.log_ids()) if self._running.power_failed else set[int]()
-        self._settle()
 
     @classmethod
     def open(
@@ -65,7 +64,7 @@ class LocalEngine:
         clock: Clock,
         *,
         sync_interval_s: float = 1.0,
-        keys: Keyring | None = None,
+        keys: Keys | None = None,
         validate: bool = True,
         disk: Disk | None = None,
         pool: Executor | None = None,
@@ -100,7 +99,7 @@ class LocalEngine:
             for name in disk.listdir(root / "logs"):
                 _remove(disk, root / "logs" / name)
             for name in disk.listdir(root):
-                if name.partition(".")[0] in ("catalog", "offsets", RUNNING):
+                if name.partition(".")[0] in (*JOURNALS, RUNNING):
                     disk.unlink(root / name)
             disk.fsync_dir(root)
         finally:
@@ -118,9 +117,10 @@ class LocalEngine:
         """See storage.engine.Engine. A log that is open gets the new policy."""
         log = self._logs.get(log_id)
         if log is None or log.is_closed:
-            in_doubt = log_id in self._unsettled
-            log = self._logs[log_id] = LocalLog(self._parts, self._path_of(log_id), policy, power_failed=in_doubt)
-            self._settle(log_id)
+            in_doubt = self._running.is_in_doubt(str(log_id))
+            crash = Crash(power_failed=in_doubt, sync_failed=in_doubt and self._running.sync_failed)
+            log = self._logs[log_id] = LocalLog(self._parts, self._path_of(log_id), policy, crash)
+            self._running.recovered(str(log_id))
         log.policy = policy
         return log
 
@@ -138,7 +138,7 @@ class LocalEngine:
         except FileNotFoundError:  # a log that was never appended to
             return
         finally:
-            self._settle(log_id)
+            self._running.recovered(str(log_id))
         await self.syncer.call(_remove, self._disk, path.with_suffix(_DROPPED))
 
     async def close(self) -> None:
@@ -161,14 +161,6 @@ class LocalEngine:
             if isinstance(result, BaseException):
                 raise result
 
-    def _settle(self, log_id: int | None = None) -> None:
-        """Take note that a log needs no more care after a power failure; after the last one nothing does."""
-        if not self._running.power_failed:
-            return
-        self._unsettled.discard(-1 if log_id is None else log_id)
-        if not self._unsettled:
-            self._running.settle()
-
     def _path_of(self, log_id: int) -> Path:
         return self._folder / f"{log_id:0{_ID_DIGITS}}"
 
@@ -188,7 +180,7 @@ def _make_root(disk: Disk, root: Path) -> None:
             disk.fsync_dir(parent)
 
 
-def _check_keys(disk: Disk, folder: Path, keys: Keyring | None) -> None:
+def _check_keys(disk: Disk, folder: Path, keys: Keys | None) -> None:
     """Raise UnknownKey if there is a segment whose key is not among `keys`. A segment has one key."""
     for name in filter(_LOG_NAME.fullmatch, disk.listdir(folder)):
         for segment in segment_names(disk.listdir(folder / name)):

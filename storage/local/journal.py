@@ -18,6 +18,7 @@ Crash invariant: a snapshot is complete and durable under another name before it
 its place, durably, before the events it holds are cut off.
 """
 
+import logging
 from pathlib import Path
 from struct import Struct
 
@@ -26,7 +27,10 @@ from xxhash import xxh3_64_intdigest
 
 from ..errors import Corrupt, Poisoned
 from .disk import Disk, write_whole
+from .running import Running
 from .syncer import Group, Job, Syncer
+
+_logger = logging.getLogger(__name__)
 
 _HEADER = Struct("<IQQ")
 _CHECKSUMMED = 12  # the checksum is of everything from here on
@@ -101,8 +105,10 @@ class LocalJournal:
     `load` comes first: it finds out where to go on. Raises Corrupt where events before others are damaged.
     """
 
-    def __init__(self, disk: Disk, syncer: Syncer, path: Path) -> None:
+    def __init__(self, disk: Disk, syncer: Syncer, path: Path, running: Running | None = None) -> None:
+        """running: what happened to the last run; without it, nothing but the death of the process."""
         self._disk = disk
+        self._running = running
         self._path = path.with_suffix(".journal")
         self._snapshot_path = path.with_suffix(".snapshot")
         self._fd = disk.open(self._path, create=True)
@@ -111,17 +117,19 @@ class LocalJournal:
         self._count = 0
         self._name_changed = True
         self._loaded = False
-        self._group = Group(syncer, self._path, self._plan_sync, _nothing)
+        self._group = Group(syncer, self._path, self._plan_sync, self._end_sync)
 
     @property
     def event_count(self) -> int:
         return self._count
 
     def load(self) -> tuple[bytes | None, list[bytes]]:
-        """See storage.engine.Journal. Cuts off an event that a crash left half written."""
+        """See storage.engine.Journal. Cuts off what a crash left half written or, out of order, unsynced."""
         contents = read_journal(self._disk, self._path)
-        if contents.faults:
-            raise contents.faults[0]
+        for fault in contents.faults:
+            if not self._is_explained(fault, contents):
+                raise fault
+            self._set_aside(fault, contents)
         later = [event.payload for event in contents.later]
         self._sequence = contents.last_sequence
         # A snapshot that holds all of them was interrupted: what follows starts a fresh journal.
@@ -130,8 +138,30 @@ class LocalJournal:
         if self._position < contents.size:
             self._disk.truncate(self._fd, self._position)
             self._disk.fdatasync(self._fd)
+        if later:
+            if self._running is not None and self._running.sync_failed:
+                self._write_again()
+            self._group.mark()  # nobody knows whether the last run has synced them
+        if self._running is not None:
+            self._running.recovered(self._path.stem)
         self._loaded = True
         return contents.state, later
+
+    def _is_explained(self, fault: Corrupt, contents: Contents) -> bool:
+        """Say whether a power failure explains an event that is damaged: nobody had synced it, nor those behind it."""
+        in_doubt = self._running is not None and self._running.is_in_doubt(self._path.stem)
+        return in_doubt and (fault.path, fault.position) == (self._path, contents.end)
+
+    def _set_aside(self, fault: Corrupt, contents: Contents) -> None:
+        """Keep what is about to be cut where nobody reads it."""
+        path = self._path.with_suffix(".lost")
+        self._disk.write_file(path, self._disk.pread(self._fd, contents.size - contents.end, contents.end))
+        _logger.warning("%s; power failed before it was synced: cut, a copy is in %s", fault, path)
+
+    def _write_again(self) -> None:
+        """Write what a failed sync may have left in the system's cache alone: no later sync would write it."""
+        data = self._disk.pread(self._fd, self._position, 0)
+        write_whole(self._disk, self._fd, data, 0)
 
     def append(self, event: bytes) -> None:
         """See storage.engine.Journal. Raises Full (nothing kept), Poisoned."""
@@ -186,6 +216,10 @@ class LocalJournal:
         self._disk.rename(fresh, self._snapshot_path)
         self._disk.fsync_dir(self._path.parent)
 
+    def _end_sync(self, cause: BaseException | None) -> None:
+        if cause is not None and self._running is not None:
+            self._running.doubt()
+
     def _plan_sync(self) -> Job:
         disk, fd, name_changed = self._disk, self._fd, self._name_changed
         self._name_changed = False
@@ -196,10 +230,6 @@ class LocalJournal:
                 disk.fsync_dir(self._path.parent)
 
         return sync
-
-
-def _nothing(_cause: BaseException | None) -> None:
-    """What a journal does when a sync is over."""
 
 
 def _frame(sequence: int, payload: bytes) -> bytes:

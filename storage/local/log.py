@@ -15,16 +15,16 @@ from pathlib import Path
 import msgspec
 
 from ...protocol.batch import HEADER_SIZE, Batch, stamp
-from ..cipher import sealed_with
 from ..engine import Bounds, LogPolicy, ReadLimit
 from ..errors import Corrupt, Full, OffsetGone, Poisoned
+from ..seal import sealed_with
 from .bounds import SKIP, Kept, write_bounds
 from .checkpoint import Checkpoint, checkpoint_path, encode_checkpoint
 from .disk import NO_ROOM, Disk, write_whole
 from .index import Cover
 from .indexing import write_index
 from .reader import Parts, Reader
-from .recovery import Recovered, Recovery
+from .recovery import Crash, Recovered, Recovery
 from .segment import Segment, unlink
 from .segments import Segments
 from .syncer import Group
@@ -45,8 +45,8 @@ class LocalLog:
     damages: the stretches that recovery found and that can't be read.
     """
 
-    def __init__(self, parts: Parts, folder: Path, policy: LogPolicy, *, power_failed: bool = False) -> None:
-        """power_failed: what was written before may have been lost with it."""
+    def __init__(self, parts: Parts, folder: Path, policy: LogPolicy, crash: Crash | None = None) -> None:
+        """crash: how the last run of the log ended, if a process that died is not all of it."""
         self.policy = policy
         self.damages: list[Corrupt] = []
         self._disk = parts.disk
@@ -66,7 +66,7 @@ class LocalLog:
         self._lost = parts.lost
         self._files = asyncio.Lock()  # held while files are made or removed off the loop
         self._group = Group(parts.syncer, folder, self._plan_sync, self._end_sync)
-        recovery = Recovery(parts.disk, folder, parts.codec, persisted=policy.persisted, power_failed=power_failed)
+        recovery = Recovery(parts.disk, folder, parts.codec, crash or Crash(), persisted=policy.persisted)
         found = recovery.run()
         self._segments = Segments(found.segments, found.kept) if found else Segments([], Kept())
         self._reader = Reader(parts, self._segments)
@@ -84,6 +84,8 @@ class LocalLog:
 
     async def append(self, batch: Batch) -> int:
         segments = self._segments
+        if self._closing:
+            raise Poisoned(self._folder, ValueError("the log is closed"))
         if segments.active is None:
             await self._begin()
         elif segments.next - self._durable > UNSYNCED_MAX:

@@ -154,7 +154,8 @@ class Reader:
         if poll.offset >= self._segments.visible:
             return None
         following = self._segments.of(poll.offset)
-        if following.base == poll.offset:
+        is_skip = self._segments.kept.after_gap(poll.offset) != poll.offset
+        if following.base == poll.offset and following is not segment and not is_skip:
             return following
         # Offsets were skipped, or a part of the log is missing. A read that starts behind it gets on.
         if not poll.buffers:
@@ -217,10 +218,20 @@ class Reader:
         position, offset = segment.index.positions[number], segment.index.offsets[number]
         while position < segment.size:
             window = self._window(segment, position, WINDOW_SIZE)
-            for at, base, timestamp, size, count in walk(window, position, offset):
-                if timestamp >= timestamp_us:
-                    return base
-                position, offset = at + size, base + count
+            try:
+                for at, base, timestamp, size, count in walk(window, position, offset):
+                    if timestamp >= timestamp_us:
+                        return base
+                    position, offset = at + size, base + count
+            except Corrupt:
+                resumed = self._segments.kept.after_gap(offset)
+                if resumed == offset:
+                    raise
+                offset, before = resumed, position
+                number = segment.index.find(offset)
+                position = segment.index.positions[number] if number >= 0 else segment.size
+                if position <= before:
+                    break
         return offset
 
 

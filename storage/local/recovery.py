@@ -63,15 +63,26 @@ class _Progress(msgspec.Struct):
     fault: str | None = None
 
 
-class Recovery:
-    """One recovery. persisted: nobody has seen what was not durable. power_failed: what was not durable may be lost."""
+class Crash(msgspec.Struct, frozen=True):
+    """How the last run ended, besides that its process may have died.
 
-    def __init__(self, disk: Disk, folder: Path, codec: Codec, *, persisted: bool, power_failed: bool) -> None:
+    power_failed: what was not durable may be lost. sync_failed: what can be read may be in the system's cache only.
+    """
+
+    power_failed: bool = False
+    sync_failed: bool = False
+
+
+class Recovery:
+    """One recovery. persisted: nobody has seen what was not durable."""
+
+    def __init__(self, disk: Disk, folder: Path, codec: Codec, crash: Crash, *, persisted: bool) -> None:
         self._disk = disk
         self._folder = folder
         self._codec = codec
-        self._seen_and_lost = power_failed and not persisted
-        self._power_failed = power_failed
+        self._seen_and_lost = crash.power_failed and not persisted
+        self._power_failed = crash.power_failed
+        self._sync_failed = crash.sync_failed
         self._bad_tail = False
         self._gaps: list[tuple[int, int]] = []  # as the file has them
 
@@ -128,12 +139,20 @@ class Recovery:
             begin = progress.position
             progress = self._verify_or_restart(found, segment, progress)
             found.durable = found.durable and progress.position == begin
+            if self._sync_failed:
+                self._write_again(segment, begin, progress.position)
             followers = found.segments[index + 1 :]
             if self._ends_here(found, progress, followers):
                 self._end(found, segment, progress, followers)
                 break
             self._join(found, segment, progress, followers)
         found.last_timestamp_us = progress.timestamp_us
+
+    def _write_again(self, segment: Segment, begin: int, end: int) -> None:
+        """Write what may be in the system's cache alone, marked as written after a failed sync, so that a sync will."""
+        for position in range(begin, end, CHUNK_SIZE):
+            data = look(self._disk, segment, segment.fd, position, min(CHUNK_SIZE, end - position)).data
+            self._disk.pwrite(segment.fd, data, position)
 
     def _ends_here(self, found: Recovered, progress: _Progress, followers: list[Segment]) -> bool:
         """Say whether the log ends before the end of its files: nothing follows, and something is wrong or lost.

@@ -4,7 +4,7 @@ import re
 from struct import Struct
 
 from ...protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE, BadBatch, read_header
-from ..cipher import MAGIC, SEAL_END, SEAL_POSITION, sealed_with
+from ..seal import MAGIC, SEAL_END, SEAL_POSITION, sealed_with
 from .codec import Codec
 from .disk import Disk
 from .segment import Segment, look

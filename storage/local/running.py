@@ -7,6 +7,7 @@ process if the boot id is still the same, and then nothing that was written is l
 Crash invariant: what a power failure has put in doubt stays so until every log has been recovered with that in mind.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,25 +19,37 @@ _LOST = b"lost\n"
 
 
 class Running:
-    """power_failed: what was written last may be lost, until all of it is settled.
+    """power_failed: what was written last may be lost, in those parts that were not recovered yet.
 
+    sync_failed: what can be read may be in the system's cache only, marked as written: it has to be written again.
     Where the system has no boot id, every crash counts as a power failure.
     """
 
-    def __init__(self, disk: Disk, root: Path) -> None:
+    def __init__(self, disk: Disk, root: Path, parts: Iterable[str]) -> None:
+        """parts: what will be recovered, by name: logs and journals."""
         self._disk = disk
         self._path = root / NAME
         self._boot_id = disk.boot_id()
         before = disk.read_file(self._path)
         self.power_failed = before is not None and (before != self._boot_id or not before)
+        self.sync_failed = before == _LOST
         self._in_doubt = self.power_failed
+        self._pending = set(parts) if self.power_failed else set[str]()
         if not self.power_failed:
             self._note()
 
-    def settle(self) -> None:
-        """Every log was recovered: from here on this is a run like any other. Blocks for two syncs."""
-        self.power_failed = self._in_doubt = False
-        self._note()
+    def is_in_doubt(self, part: str) -> bool:
+        """Say whether the part may have lost something, and was not recovered yet."""
+        return part in self._pending
+
+    def recovered(self, part: str) -> None:
+        """Take note that a part was recovered, or removed. After the last one this is a run like any other."""
+        if part not in self._pending:
+            return
+        self._pending.discard(part)
+        if not self._pending:
+            self._in_doubt = False
+            self._note()
 
     def doubt(self) -> None:
         """Remember over any crash and stop that what readers have seen may be lost."""

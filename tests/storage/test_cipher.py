@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybroker.protocol.batch import HEADER_SIZE, BadBatch, read_header
-from pybroker.storage.cipher import _LARGE_SIZE_MIN, Keyring, key_id, sealed_with
+from pybroker.storage.cipher import _LARGE_SIZE_MIN, Keyring, key_id
 from pybroker.storage.engine import LogPolicy, ReadLimit
 from pybroker.storage.errors import Corrupt, UnknownKey
 from pybroker.storage.local.engine import LocalEngine
 from pybroker.storage.local.log import LocalLog
+from pybroker.storage.seal import sealed_with
 from support.batches import make_batch, make_sized_batch, payloads_of
 from support.engines import FakeClock
 

@@ -14,7 +14,7 @@ from struct import Struct, calcsize
 import pytest
 from msgspec import Struct as Record
 from pybroker.protocol import batch
-from pybroker.storage import cipher
+from pybroker.storage import cipher, seal
 from pybroker.storage.local import bounds, checkpoint, index, journal, table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,7 +25,7 @@ Layout = tuple[Struct | bytes, ...]
 
 RECORD: Layout = (batch._HEADER, batch._ZEROS)
 FRAME: Layout = (batch._FRAME,)
-SEALED: Layout = (bytes(cipher.SEAL_POSITION), cipher._SEAL, cipher._ZEROS)
+SEALED: Layout = (bytes(seal.SEAL_POSITION), seal.SEAL, cipher._ZEROS)
 ENTRY: Layout = (Struct(f"<{index._ENTRY_SIZE // index.Index().offsets.itemsize}Q"),)
 TRAILER: Layout = (index._TRAILER,)
 CHECKPOINT: Layout = (checkpoint._POINT, checkpoint._CHECKSUM)
@@ -50,7 +50,7 @@ DIAGRAMS: dict[str, dict[str, Layout]] = {
         "1: put, 0: delete": CHANGE,
     },
     "protocol/batch.py": {"partition id": RECORD, "checksum": FRAME},
-    "storage/cipher.py": {"the plain record's header": SEALED},
+    "storage/seal.py": {"the plain record's header": SEALED},
     "storage/local/bounds.py": {
         "first offset that is kept": BOUND,
         "next offset before the skip": GAP,

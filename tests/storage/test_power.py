@@ -4,13 +4,14 @@ The machine's boot id says that it was one; what it took is taken from the files
 same at random.
 """
 
+import asyncio
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from pybroker.storage.engine import LogPolicy, ReadLimit
-from pybroker.storage.errors import Poisoned
+from pybroker.storage.errors import Corrupt, Poisoned
 from pybroker.storage.local.bounds import SKIP, Kept, encode, read_bounds
 from pybroker.storage.local.engine import LocalEngine
 from pybroker.storage.local.log import LocalLog
@@ -34,9 +35,12 @@ class Machine:
         self._parent = root
         self._engines: list[LocalEngine] = []
 
-    def start(self) -> LocalEngine:
+    def start(self, *, load: bool = True) -> LocalEngine:
+        """Open the engine, and the journal as every broker does; until that was recovered the crash is not over."""
         engine = LocalEngine.open(self.root, self.clock, sync_interval_s=3600, disk=self.disk)
         self._engines.append(engine)
+        if load:
+            engine.journal.load()
         return engine
 
     def kill(self, *, power: bool = False) -> None:
@@ -264,3 +268,92 @@ async def test_damaged_bounds_file_is_reported_and_ignored(machine: Machine, cap
     assert f"{path}: byte 0: damaged" in caplog.text
     path.write_bytes(whole)
     assert await append(machine.start().open_log(1, WRITTEN), b"b") == [9]
+
+
+def journal_with(machine: Machine, *events: bytes) -> None:
+    engine = machine.start(load=False)
+    engine.journal.load()
+    for event in events:
+        engine.journal.append(event)
+
+
+async def test_changes_that_a_power_failure_tore_are_cut_and_a_copy_kept(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+):
+    """Written out of order, as disks may: nobody had synced the first, so nobody had synced the second."""
+    journal_with(machine, b"first", b"torn", b"behind")
+    machine.kill(power=True)
+    path = machine.root / "catalog.journal"
+    data = path.read_bytes().replace(b"torn", bytes(4))
+    path.write_bytes(data)
+    engine = machine.start(load=False)
+    assert engine.journal.load() == (None, [b"first"])
+    assert f"{path}: byte 25: " in caplog.text
+    assert (machine.root / "catalog.lost").read_bytes() == data[25:]
+    engine.journal.append(b"second")
+    machine.kill()
+    assert machine.start(load=False).journal.load() == (None, [b"first", b"second"])
+
+
+async def test_the_same_without_a_power_failure_is_damage(machine: Machine):
+    journal_with(machine, b"first", b"torn", b"behind")
+    machine.kill()
+    path = machine.root / "catalog.journal"
+    data = path.read_bytes().replace(b"torn", bytes(4))
+    path.write_bytes(data)
+    with pytest.raises(Corrupt) as caught:
+        machine.start(load=False).journal.load()
+    assert (caught.value.path, caught.value.position) == (path, 25)
+    assert path.read_bytes() == data
+
+
+async def test_changes_that_a_killed_process_left_are_synced_by_the_next_sync(machine: Machine):
+    journal_with(machine, b"first")
+    machine.kill()
+    engine = machine.start(load=False)
+    engine.journal.load()
+    machine.disk.synced.clear()
+    await engine.journal.sync()
+    assert machine.disk.synced == [machine.root / "catalog.journal"]
+
+
+async def test_what_a_failed_sync_may_have_left_in_the_cache_is_written_again(machine: Machine):
+    engine = machine.start(load=False)
+    engine.journal.load()
+    engine.journal.append(b"change")
+    log = engine.open_log(1, WRITTEN)
+    await append(log, b"a")
+    machine.disk.sync_fault = OSError(5, "Input/output error")
+    await engine.syncer.sync_dirty()
+    machine.disk.sync_fault = None
+    machine.kill()
+    machine.disk.calls.clear()
+    engine = machine.start(load=False)
+    opened = machine.disk.calls["pwrite"]
+    assert engine.journal.load() == (None, [b"change"])
+    assert payloads_of(await engine.open_log(1, WRITTEN).read(0, ALL)) == [b"a"]
+    # The journal, the record, and the file that says which offsets are skipped.
+    assert machine.disk.calls["pwrite"] - opened >= 3
+
+
+async def test_log_that_is_being_closed_takes_no_appends(machine: Machine):
+    log = machine.start().open_log(1, WRITTEN)
+    await append(log, b"a")
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Poisoned):
+        await append(log, b"not synced by anybody")
+    await closing
+
+
+async def test_search_by_time_passes_over_what_a_power_failure_took(machine: Machine):
+    log = machine.start().open_log(1, WRITTEN)
+    for now in range(1_000_000, 1_000_005):
+        machine.clock.now_us = now
+        await log.append(make_sized_batch(RECORD_SIZE))
+    machine.kill(power=True)
+    data = bytearray(machine.segment().read_bytes())
+    data[RECORD_SIZE : 3 * RECORD_SIZE] = bytes(2 * RECORD_SIZE)
+    machine.segment().write_bytes(data)
+    log = machine.start().open_log(1, WRITTEN)
+    assert [await log.offset_at(now) for now in range(1_000_000, 1_000_006)] == [0, 3, 3, 3, 4, 5]
