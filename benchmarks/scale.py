@@ -163,9 +163,9 @@ def serve(store: Store) -> Generator[Running]:
     """Start a broker on a store; stop it on leaving, unless it was killed."""
     (store.folder / CURRENT_CONFIG).unlink(missing_ok=True)
     begun = time.perf_counter()
-    with servers._broker_process(store.folder) as process:
+    with servers.broker_process(store.folder) as process:
         os.sched_setaffinity(process.pid, _CORES[-1:])
-        port = servers._port_of(process, store.folder)
+        port = servers.port_of(process, store.folder)
         running = Running(store, process, port, time.perf_counter() - begun)
         try:
             yield running

@@ -7,9 +7,10 @@ import sys
 import time
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 from msgspec import Struct
@@ -24,6 +25,7 @@ from .load import Peer
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 _LOOK_INTERVAL_S = 0.002
+_DEFAULTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Start(Struct, frozen=True):
@@ -86,9 +88,10 @@ class Floor(Target):
 
 
 @contextmanager
-def broker(folder: Path) -> Generator[Broker]:
-    with _broker_process(folder) as process:
-        target = Broker(process.pid, _port_of(process, folder))
+def broker(folder: Path, settings: Mapping[str, str] = _DEFAULTS) -> Generator[Broker]:
+    """Run a broker on a folder. settings: variables of its configuration, IGGY_..."""
+    with broker_process(folder, settings) as process:
+        target = Broker(process.pid, port_of(process, folder))
         yield target
         target.peer.close()
 
@@ -107,17 +110,17 @@ def start(folder: Path) -> Start:
     """Start a broker, take the time until it accepts a connection, and stop it."""
     (folder / CURRENT_CONFIG).unlink(missing_ok=True)
     begun = time.perf_counter()
-    with _broker_process(folder) as process:
-        socket.create_connection(("127.0.0.1", _port_of(process, folder))).close()
+    with broker_process(folder) as process:
+        socket.create_connection(("127.0.0.1", port_of(process, folder))).close()
         seconds = time.perf_counter() - begun
         return Start(seconds, psutil.Process(process.pid).memory_info().rss)
 
 
 @contextmanager
-def _broker_process(folder: Path) -> Generator[subprocess.Popen[bytes]]:
+def broker_process(folder: Path, settings: Mapping[str, str] = _DEFAULTS) -> Generator[subprocess.Popen[bytes]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("IGGY_")}
     environment |= {"IGGY_SYSTEM_PATH": str(folder), "IGGY_TCP_ADDRESS": "127.0.0.1:0"}
-    environment |= {"IGGY_SYSTEM_LOGGING_LEVEL": "warn"}
+    environment |= {"IGGY_SYSTEM_LOGGING_LEVEL": "warn"} | dict(settings)
     command = [sys.executable, "-m", "pybroker", "serve", "--with-default-root-credentials"]
     with _ended(subprocess.Popen(command, env=environment, cwd=folder.parent)) as process:
         yield process
@@ -137,7 +140,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Generator[subprocess.Popen[bytes
             process.wait()
 
 
-def _port_of(process: subprocess.Popen[bytes], folder: Path) -> int:
+def port_of(process: subprocess.Popen[bytes], folder: Path) -> int:
     """Wait for the file in which a broker says what it bound; return the port."""
     path = folder / CURRENT_CONFIG
     deadline = time.monotonic() + START_TIMEOUT_S

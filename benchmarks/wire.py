@@ -1,6 +1,7 @@
 """How fast the broker is on the vsr wire over TCP, beside what the same loop and channel do without it.
 
-    python -m pybroker.benchmarks.wire [--rounds N] [--seconds S] [--cores apart|together|free] [--json]
+    python -m pybroker.benchmarks.wire [--rounds N] [--seconds S] [--cores apart|together|free]
+        [--set IGGY_NAME=VALUE]... [--json]
 
 Six loads: sends and polls of 1000 messages of 1000 bytes, in lock-step and with one request ahead, and sends and polls
 of one message of 100 bytes in lock-step. Every round runs each load on the broker and on the floor (see `floor.py`),
@@ -21,7 +22,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -98,12 +99,15 @@ class Report(Struct, frozen=True):
 Samples = dict[tuple[str, str], list[Sample]]  # by load and server
 
 
-def measure(folder: Path, *, rounds: int, seconds: float, cores: str) -> Report:
-    """Measure everything, with data in `folder`. Moves this process to the core that `cores` says."""
+def measure(folder: Path, *, rounds: int, seconds: float, cores: str, settings: Mapping[str, str]) -> Report:
+    """Measure everything, with data in `folder`. Moves this process to the core that `cores` says.
+
+    settings: variables of the broker's configuration.
+    """
     first, second = _starts(folder)
     samples: Samples = {}
     with ExitStack() as stack:
-        ours = stack.enter_context(servers.broker(folder / "data"))
+        ours = stack.enter_context(servers.broker(folder / "data", settings))
         targets: list[Target] = [ours, stack.enter_context(servers.floor(folder))]
         _place(targets, cores)
         for number in range(rounds):
@@ -219,10 +223,19 @@ def main() -> None:
         default=APART,
         help="where load and server run (default: %(default)s)",
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="IGGY_NAME=VALUE", help="configure the broker; may be repeated"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, speeds as [pybroker, floor]")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pybroker-bench-") as folder:
-        report = measure(Path(folder), rounds=options.rounds, seconds=options.seconds, cores=options.cores)
+        report = measure(
+            Path(folder),
+            rounds=options.rounds,
+            seconds=options.seconds,
+            cores=options.cores,
+            settings=dict(setting.split("=", 1) for setting in options.set),
+        )
     print(json.dumps(to_builtins(report), indent=2) if options.json else table(report))
 
 
