@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: serve test check bench torture clean
+.PHONY: serve test check bench scale torture simulate clean
 
 serve: $(READY)
 	$(BIN)/pybroker serve --config configs/server.toml --with-default-root-credentials
@@ -21,8 +21,14 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m pybroker.benchmarks.wire
 
+scale: $(READY)
+	$(BIN)/python -m pybroker.benchmarks.scale
+
 torture: $(READY)
 	$(BIN)/python -m pytest tests/integration/test_torture.py --rounds 50 -s
+
+simulate: $(READY)
+	$(BIN)/python -m pytest tests/simulation --seeds 5000 -s
 
 # The link lets the type checker find `pybroker`; see [tool.basedpyright].
 $(READY): pyproject.toml

@@ -10,6 +10,7 @@ _status = 0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=3, help="rounds of the torture test: send, kill, start, read")
+    parser.addoption("--seeds", type=int, default=0, help="fresh seeds to simulate; 0: those of the suite")
 
 
 @pytest.hookimpl(trylast=True)

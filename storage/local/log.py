@@ -62,6 +62,7 @@ class LocalLog:
         self._names_changed = False
         self._checkpoint: Checkpoint | None = None
         self._roll_due = False
+        self._is_named = False  # whether the names of the first segment and its folder are durable
         self._closing = False
         self._lost = parts.lost
         self._files = asyncio.Lock()  # held while files are made or removed off the loop
@@ -84,9 +85,7 @@ class LocalLog:
 
     async def append(self, batch: Batch) -> int:
         segments = self._segments
-        if self._closing:
-            raise Poisoned(self._folder, ValueError("the log is closed"))
-        if segments.active is None:
+        if not self._is_named:
             await self._begin()
         elif segments.next - self._durable > UNSYNCED_MAX:
             await self._group.sync()
@@ -105,7 +104,7 @@ class LocalLog:
         return self._segments.last(count)
 
     async def started_at(self) -> int | None:
-        return self._reader.started_at()
+        return await self._reader.started_at()
 
     def cuts(self) -> list[int]:
         return list(self._segments.bases) or [self._segments.next]
@@ -124,12 +123,12 @@ class LocalLog:
         segments.kept.first = segments.bases[0]
         segments.kept.gaps = [gap for gap in segments.kept.gaps if gap[1] > segments.kept.first]
         kept = Kept(segments.kept.first, list(segments.kept.gaps))
-        # A sync in flight may still use their files.
-        await self._group.idle()
+        # Until they are gone they are synced with the others: after a failure they are back.
+        await self._syncer.call(_unlink, self._disk, self._folder, doomed, kept)
+        await self._group.idle()  # it may still use their files
         gone = set(doomed)
         self._unsynced = [segment for segment in self._unsynced if segment not in gone]
         self._close_files(doomed)
-        await self._syncer.call(_unlink, self._disk, self._folder, doomed, kept)
         self._names_changed = True
         self._group.mark()
 
@@ -185,8 +184,10 @@ class LocalLog:
         self._unsynced = [segment for segment in found.segments[:-1] if segment.fd >= 0]
         self._segments.next = self._durable = found.next
         self._roll_due = found.next != active.end or self._needs_another_key(active)
-        if found.durable and not self._unsynced:
+        if found.durable and not self._unsynced and found.checkpoint is not None:
+            self._is_named = True
             return
+        self._is_named = found.checkpoint is not None
         known = found.checkpoint.next_offset if found.checkpoint else found.segments[0].base
         self._durable -= max(active.end - known, 0)
         self._names_changed = True
@@ -214,20 +215,25 @@ class LocalLog:
     async def _begin(self) -> None:
         """Make the first segment, its names durable: after a power failure they tell that there were messages."""
         async with self._files:
-            if self._segments.active is not None or self._group.cause is not None:
+            if self._is_named or self._group.cause is not None:
                 return
             if self.policy.persisted:  # nobody sees a message before all of it is durable
-                self._roll()
+                self._is_named = True
                 return
-            segment = Segment(self._folder, self._segments.next)
+            path = Segment(self._folder, self._segments.next).path
+            if self._segments.active is not None:  # a process that died may have left the names unsynced
+                path = self._segments.active.path
             try:
-                segment.fd = await self._syncer.call(_create_durably, self._disk, segment.path)
+                fd = await self._syncer.call(_create_durably, self._disk, path)
             except OSError as error:
                 self._group.poison(error)
-                raise Poisoned(segment.path, error) from error
-            if self._closing:
-                self._close_files([segment])
+                raise Poisoned(path, error) from error
+            self._is_named = True
+            if self._closing or self._segments.active is not None:
+                self._disk.close(fd)
             else:
+                segment = Segment(self._folder, self._segments.next)
+                segment.fd = fd
                 self._segments.add(segment)
 
     def _write(self, batch: Batch) -> int:
@@ -235,8 +241,8 @@ class LocalLog:
         assert not batch.first_delta, "recovery takes a part of a batch for damage"
         # 3 us for a small record, half of it the system call (CPython 3.11).
         group, segments, record = self._group, self._segments, batch.record
-        if group.cause is not None:
-            raise Poisoned(self._folder, group.cause)
+        if group.cause is not None or self._closing:
+            raise Poisoned(self._folder, group.cause or ValueError("the log is closed"))
         segment = segments.active
         if segment is None or segment.size >= max(self.policy.segment_size, 1) or self._roll_due:
             segment = self._roll()
@@ -327,8 +333,8 @@ class LocalLog:
         if cause is None:
             self._durable = max(self._durable, self._sync_end)
             self._segments.visible = max(self._segments.visible, self._sync_end)
-        elif not self.policy.persisted:
-            self._lost()  # readers have seen what the disk may not have
+        else:
+            self._lost()  # what can be read the disk may not have
 
 
 def _cover(segment: Segment, active: Segment) -> tuple[Segment, Cover]:
@@ -387,10 +393,20 @@ def _create_durably(disk: Disk, path: Path) -> int:
 
 def _unlink(disk: Disk, folder: Path, segments: list[Segment], kept: Kept) -> None:
     """Remove segments, oldest first, so that a crash leaves no hole."""
-    with suppress(Full):  # A full disk is no reason to keep them; a power failure may bring them back then.
-        write_bounds(disk, folder, kept)
+    is_noted = _note(disk, folder, kept)
     # The name of the active segment may be new. It tells the next offset when the others are gone, so it has to
     # be durable before they go.
     disk.fsync_dir(folder)
     for segment in segments:
         unlink(disk, segment)
+    if not is_noted:  # now there is room
+        _note(disk, folder, kept)
+
+
+def _note(disk: Disk, folder: Path, kept: Kept) -> bool:
+    """Say where the log starts, so that a power failure brings nothing back; a full disk is no reason to keep it."""
+    try:
+        write_bounds(disk, folder, kept)
+    except Full:
+        return False
+    return True

@@ -41,6 +41,14 @@ class Parts(msgspec.Struct):
     lost: Callable[[], None]
 
 
+class _Unindexed(Exception):
+    """It takes the index of this segment to know more."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment.path)
+        self.segment = segment
+
+
 class Reader:
     """What reads one log. The log owns the segments."""
 
@@ -69,7 +77,7 @@ class Reader:
         return self._collect(await self._locate(offset), offset, limit)
 
     async def offset_at(self, timestamp_us: int) -> int:
-        while (segment := self._segment_before(timestamp_us)) is not None:
+        while (segment := await self._segment_before(timestamp_us)) is not None:
             if segment.known_from[1] == 0:
                 found = self._search_time(segment, timestamp_us)
                 return min(self._segments.kept.after_gap(found), self._segments.visible)
@@ -77,10 +85,14 @@ class Reader:
             await self._complete_index(segment)
         return self._segments.bounds.first
 
-    def started_at(self) -> int | None:
+    async def started_at(self) -> int | None:
         """Return the base timestamp of the first record there is."""
-        filled = next((segment for segment in self._segments.all if segment.size), None)
-        return None if filled is None else self._first_timestamp(filled)
+        while True:
+            filled = next((each for each in self._segments.all if each.size and not self._is_lost(each)), None)
+            try:
+                return None if filled is None else self._first_timestamp(filled)
+            except _Unindexed as error:
+                await self._complete_index(error.segment)
 
     def stored(self, segment: Segment) -> memoryview:
         """Return the bytes of a sealed segment's file."""
@@ -145,7 +157,8 @@ class Reader:
                     break
                 segment, poll.position = following, 0
             if take(self._window(segment, poll.position, self._size_wanted(segment, poll)), poll):
-                self._prove(segment, poll, trusted=proven and poll.start == poll.last[0] == position)
+                is_that_record = segment is place[0] and poll.start == poll.last[0] == position
+                self._prove(segment, poll, trusted=proven and is_that_record)
         self._remember(segment, poll)
         return poll.buffers
 
@@ -199,17 +212,32 @@ class Reader:
         if len(hints) > HINTS_MAX:
             del hints[next(iter(hints))]
 
-    def _segment_before(self, timestamp_us: int) -> Segment | None:
+    async def _segment_before(self, timestamp_us: int) -> Segment | None:
         """Return the last segment that starts before `timestamp_us`, None if there is none."""
-        filled = [segment for segment in self._segments.all if segment.size]
-        number = bisect_left(filled, timestamp_us, key=self._first_timestamp)
-        return filled[number - 1] if number else None
+        while True:
+            filled = [segment for segment in self._segments.all if segment.size and not self._is_lost(segment)]
+            try:
+                number = bisect_left(filled, timestamp_us, key=self._first_timestamp)
+                return filled[number - 1] if number else None
+            except _Unindexed as error:
+                await self._complete_index(error.segment)
+
+    def _is_lost(self, segment: Segment) -> bool:
+        """Say whether a power failure took all of a segment but its file."""
+        return self._segments.kept.after_gap(segment.base) >= max(segment.end, segment.base + 1)
 
     def _first_timestamp(self, segment: Segment) -> int:
-        """Return the base timestamp of a segment's first record."""
+        """Return the base timestamp of a segment's first record that is not lost. Raises _Unindexed, Corrupt."""
         if segment.first_timestamp is None:
-            window = self._window(segment, 0, WINDOW_SIZE)
-            segment.first_timestamp = next(walk(window, 0, segment.base))[2]
+            try:
+                window = self._window(segment, 0, WINDOW_SIZE)
+                segment.first_timestamp = next(walk(window, 0, segment.base))[2]
+            except Corrupt:
+                if segment.known_from[1]:
+                    raise _Unindexed(segment) from None
+                if not segment.index.timestamps:
+                    raise
+                segment.first_timestamp = segment.index.timestamps[0]
         return segment.first_timestamp
 
     def _search_time(self, segment: Segment, timestamp_us: int) -> int:

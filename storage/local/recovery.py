@@ -99,9 +99,8 @@ class Recovery:
         point = decode_checkpoint(data) if data else None
         if point is not None and not _fits(point, segments):
             point = None
-        # Without bytes the first sync never came to its end, so nothing is known to be durable. Bytes that are
-        # damaged were written after one, in one sector: the disk is bad, the sealed segments were durable.
-        start = segments[-1].base if data else segments[0].base
+        # Without one nothing is known to be durable.
+        start = segments[0].base
         progress = _Progress(0, start, 0)
         if point is not None:
             progress = _Progress(point.position, point.next_offset, point.last_timestamp_us)
@@ -122,9 +121,9 @@ class Recovery:
             segment = Segment(self._folder, base)
             segment.end = max(ends.get(following, following), base)
             segment.size = self._disk.size(segment.path)
-            segment.known_from = (segment.end, segment.size)
+            segment.known_from = (segment.end, segment.size) if segment.size else (base, 0)
             segments.append(segment)
-        while len(segments) > 1 and segments[0].end <= kept.first:
+        while len(segments) > 1 and segments[0].base < kept.first and segments[0].end <= kept.first:
             unlink(self._disk, segments.pop(0))  # A power failure undid a trim.
         return segments
 

@@ -3,6 +3,8 @@
 import re
 from struct import Struct
 
+from xxhash import xxh3_64_intdigest
+
 from ...protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE, BadBatch, read_header
 from ..seal import MAGIC, SEAL_END, SEAL_POSITION, sealed_with
 from .codec import Codec
@@ -12,8 +14,8 @@ from .segment import Segment, look
 # What is searched at a time.
 CHUNK_SIZE = 4 * 1024 * 1024
 
-_SIZES_POSITION = 32  # in a frame: user headers' size, payload's size
-_SIZES = Struct("<II")
+_FRAME = Struct("<Q16xI4xII")  # checksum, offset delta, sizes of user headers and payload
+_CHECKSUM_SIZE = 8
 
 _PLAIN_ZEROS = HEADER_SIZE - SEAL_POSITION
 # A plain header ends in zeros behind a message count that isn't; a sealed one in its mark and zeros.
@@ -49,7 +51,7 @@ def header_at(disk: Disk, segment: Segment, fd: int, position: int, offset: int)
 
 
 def is_beginning(disk: Disk, segment: Segment, fd: int, position: int, count: int, *, if_sealed: bool) -> bool:
-    """Say whether the file ends before the last of a record's frames, whatever the header says of its size.
+    """Say whether the file ends before a record's frames are all there and valid, whatever its header says of its size.
 
     if_sealed: what to say of a sealed record, whose frames tell nothing.
     """
@@ -57,12 +59,17 @@ def is_beginning(disk: Disk, segment: Segment, fd: int, position: int, count: in
     if sealed_with(head) is not None:
         return if_sealed
     end = position + HEADER_SIZE
-    for _ in range(count):
-        if end + FRAME_HEADER_SIZE > segment.size:
+    for delta in range(count):
+        frame = disk.pread(fd, FRAME_HEADER_SIZE, end)
+        if len(frame) < FRAME_HEADER_SIZE:
             return True
-        headers_size, payload_size = _SIZES.unpack_from(disk.pread(fd, FRAME_HEADER_SIZE, end), _SIZES_POSITION)
-        end += FRAME_HEADER_SIZE + headers_size + payload_size
-    return end > segment.size
+        checksum, offset_delta, headers_size, payload_size = _FRAME.unpack_from(frame)
+        start, end = end, end + FRAME_HEADER_SIZE + headers_size + payload_size
+        if offset_delta != delta or end > segment.size:
+            return True
+        if xxh3_64_intdigest(disk.pread(fd, end - start - _CHECKSUM_SIZE, start + _CHECKSUM_SIZE)) != checksum:
+            return True
+    return False
 
 
 def _search(disk: Disk, segment: Segment, fd: int, codec: Codec, position: int, offset: int) -> tuple[int, int] | None:

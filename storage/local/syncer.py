@@ -31,8 +31,8 @@ class Syncer:
     def __init__(self, interval_s: float, pool: Executor | None = None) -> None:
         """pool: what runs the syncs; threads of its own unless a test hands down something it can steer."""
         self._interval_s = interval_s
-        self._pool = pool or ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="pybroker-sync")
-        self._dirty: set[Group] = set()
+        self._pool = pool if pool is not None else ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="pybroker-sync")
+        self._dirty: dict[Group, None] = {}  # in the order they came
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -42,11 +42,11 @@ class Syncer:
                 self._task = asyncio.get_running_loop().create_task(self._run())
 
     def add(self, group: "Group") -> None:
-        self._dirty.add(group)
+        self._dirty[group] = None
         self.start()
 
     def remove(self, group: "Group") -> None:
-        self._dirty.discard(group)
+        self._dirty.pop(group, None)
 
     async def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking function in one of the threads."""
