@@ -25,7 +25,7 @@ from struct import Struct
 import msgspec
 from xxhash import xxh3_64_intdigest
 
-from ..errors import Corrupt, Poisoned
+from ..errors import Corrupt, Full, Poisoned
 from .disk import Disk, write_whole
 from .running import Running
 from .syncer import Group, Job, Syncer
@@ -171,6 +171,9 @@ class LocalJournal:
         frame = _frame(self._sequence + 1, event)
         try:
             write_whole(self._disk, self._fd, frame, self._position)
+        except Full:
+            self._group.mark()  # or a power failure brings back what was cut
+            raise
         except OSError as error:
             self._group.poison(error)
             raise Poisoned(self._path, error) from error
@@ -203,6 +206,8 @@ class LocalJournal:
         try:
             if self._group.cause is None:
                 await self._group.sync()
+            elif not await self._group.sync_anyway() and self._running is not None:
+                self._running.doubt()
         finally:
             self._group.leave()
             await self._group.idle()

@@ -152,8 +152,8 @@ class LocalLog:
             if self._group.cause is None:
                 self._group.mark()
                 await self._group.sync()
-            elif not self._group.sync_failed:
-                await self._sync_before_failure()
+            elif not await self._group.sync_anyway():
+                self._lost()
         finally:
             await self.abandon()
 
@@ -166,14 +166,6 @@ class LocalLog:
         self._close_files(self._segments.all)
         self._close_files(self._unsynced)
         self._forget(len(self._segments.all))
-
-    async def _sync_before_failure(self) -> None:
-        """Make durable what was written before a write failed."""
-        await self._group.idle()
-        try:
-            await self._syncer.call(self._plan_sync())
-        except OSError:
-            self._lost()
 
     def _take(self, found: Recovered) -> None:
         """Go on with what recovery found."""
@@ -252,6 +244,9 @@ class LocalLog:
         stamp(batch, base_offset=offset, base_timestamp_us=timestamp)
         try:
             write_whole(self._disk, segment.fd, self._codec.encode(record), position)
+        except Full:
+            group.mark()  # or a power failure brings back what was cut
+            raise
         except OSError as error:
             group.poison(error)
             raise Poisoned(segment.path, error) from error

@@ -137,6 +137,17 @@ class Group:
         elif self._running:
             await self._join(self._current)
 
+    async def sync_anyway(self) -> bool:
+        """Sync what was written before a write failed; say whether that worked. After a failed sync nothing does."""
+        await self.idle()
+        if self.sync_failed:
+            return False
+        try:
+            await self._syncer.submit(self._plan())
+        except OSError:
+            return False
+        return True
+
     async def idle(self) -> None:
         """Return when no sync is in flight, whatever came of it."""
         while self._running:

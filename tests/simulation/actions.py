@@ -42,10 +42,9 @@ async def _append(world: World, log_id: int) -> None:
         try:
             base = await log.append(batch)
             ledger.check_taken(base)
-            if persisted and not world.life.catalog.is_durable:
-                # As the broker does before it acknowledges.
-                if not await _sync_catalog(world):
-                    return
+            # As the broker does before it acknowledges.
+            if persisted and not world.life.catalog.is_durable and not await _sync_catalog(world):
+                return
         except Full:
             ledger.refuse(numbers)
             if log.bounds.next < before:
