@@ -121,7 +121,7 @@ async def test_age_counts_from_the_record_not_from_the_file(files: Files) -> Non
 async def test_a_log_that_can_not_be_cleaned_leaves_the_others_to_be(
     files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of partition 0 no file can be removed, of partition 1 the first header is damaged, and of 2 the index knows it."""
+    """Of partition 0 no file can be removed, of partition 1 the first header is damaged; the index of 2 helps."""
     limit = number_option("max_topic_size", RECORD_SIZE)
     await files.fill("t", [0, 1, 2] * 3, limit)
     await files.fill("other", [0] * 3, limit)
