@@ -53,6 +53,10 @@ class Kept(msgspec.Struct):
                 offset = base
         return offset
 
+    def joins(self, end: int, base: int) -> bool:
+        """Say whether a segment that starts at `base` goes on where one ends at `end`, or behind a skip from there."""
+        return base == end or (end, base) in self.gaps
+
     def skip(self, end: int, base: int) -> None:
         """Note that offsets from `end` up to but not including `base` were skipped."""
         self.gaps = sorted([*(gap for gap in self.gaps if gap[1] <= end or gap[0] >= base), (end, base)])

@@ -117,7 +117,7 @@ class LocalJournal:
         self._count = 0
         self._name_changed = True
         self._loaded = False
-        self._group = Group(syncer, self._path, self._plan_sync, self._end_sync)
+        self._group = Group(syncer, self._path, self._plan_sync, _nothing)
 
     @property
     def event_count(self) -> int:
@@ -206,8 +206,8 @@ class LocalJournal:
         try:
             if self._group.cause is None:
                 await self._group.sync()
-            elif not await self._group.sync_anyway() and self._running is not None:
-                self._running.doubt()
+            else:
+                await self._group.sync_anyway()
         finally:
             self._group.leave()
             await self._group.idle()
@@ -221,20 +221,25 @@ class LocalJournal:
         self._disk.rename(fresh, self._snapshot_path)
         self._disk.fsync_dir(self._path.parent)
 
-    def _end_sync(self, cause: BaseException | None) -> None:
-        if cause is not None and self._running is not None:
-            self._running.doubt()
-
     def _plan_sync(self) -> Job:
         disk, fd, name_changed = self._disk, self._fd, self._name_changed
         self._name_changed = False
 
         def sync() -> None:
-            disk.fdatasync(fd)
-            if name_changed:
-                disk.fsync_dir(self._path.parent)
+            try:
+                disk.fdatasync(fd)
+                if name_changed:
+                    disk.fsync_dir(self._path.parent)
+            except OSError:
+                if self._running is not None:
+                    self._running.doubt()  # at once: the system tells of it only once
+                raise
 
         return sync
+
+
+def _nothing(_cause: BaseException | None) -> None:
+    """What a journal does when a sync is over."""
 
 
 def _frame(sequence: int, payload: bytes) -> bytes:

@@ -9,6 +9,7 @@ nothing behind the checkpoint without verifying it.
 
 import asyncio
 from bisect import bisect_right
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -152,8 +153,8 @@ class LocalLog:
             if self._group.cause is None:
                 self._group.mark()
                 await self._group.sync()
-            elif not await self._group.sync_anyway():
-                self._lost()
+            else:
+                await self._group.sync_anyway()
         finally:
             await self.abandon()
 
@@ -305,7 +306,7 @@ class LocalLog:
         active = self._segments.active
         assert active is not None, "a log without a file has nothing to sync"
         point = Checkpoint(active.base, active.size, active.end, self._last_timestamp)
-        sync = _Sync(self._disk, self._folder, self._unsynced, active, names=self._names_changed)
+        sync = _Sync(self._disk, self._lost, self._folder, self._unsynced, active, names=self._names_changed)
         if self._closing or self._is_checkpoint_due(point):
             sync.checkpoint = self._checkpoint = point
         indexed = list(self._unsynced)
@@ -328,8 +329,6 @@ class LocalLog:
         if cause is None:
             self._durable = max(self._durable, self._sync_end)
             self._segments.visible = max(self._segments.visible, self._sync_end)
-        else:
-            self._lost()  # what can be read the disk may not have
 
 
 def _cover(segment: Segment, active: Segment) -> tuple[Segment, Cover]:
@@ -339,9 +338,13 @@ def _cover(segment: Segment, active: Segment) -> tuple[Segment, Cover]:
 
 
 class _Sync(msgspec.Struct):
-    """What one sync does in its thread. The checkpoint comes last: it says that the rest is durable."""
+    """What one sync does in its thread. The checkpoint comes last: it says that the rest is durable.
+
+    lost: to be called at once if the disk fails: the system tells of it only once.
+    """
 
     disk: Disk
+    lost: Callable[[], None]
     folder: Path
     sealed: list[Segment]
     active: Segment
@@ -350,12 +353,16 @@ class _Sync(msgspec.Struct):
     covers: list[tuple[Segment, Cover]] = msgspec.field(default_factory=list[tuple[Segment, Cover]])
 
     def __call__(self) -> None:
-        # Oldest first: a power failure in between leaves no hole.
-        for segment in [*self.sealed, self.active]:
-            self.disk.fdatasync(segment.fd)
-        if self.names:
-            self.disk.fsync_dir(self.folder)
-            self.disk.fsync_dir(self.folder.parent)
+        try:
+            # Oldest first: a power failure in between leaves no hole.
+            for segment in [*self.sealed, self.active]:
+                self.disk.fdatasync(segment.fd)
+            if self.names:
+                self.disk.fsync_dir(self.folder)
+                self.disk.fsync_dir(self.folder.parent)
+        except OSError:
+            self.lost()
+            raise
         for segment, cover in self.covers:
             write_index(self.disk, segment, cover)
         if self.checkpoint is not None:

@@ -162,7 +162,7 @@ class Recovery:
             return progress.fault is not None
         if not self._power_failed or any(follower.size for follower in followers):
             return False
-        return progress.fault is not None or followers[0].base != found.kept.after_gap(progress.offset)
+        return progress.fault is not None or not found.kept.joins(progress.offset, followers[0].base)
 
     def _join(self, found: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]) -> None:
         """Take note of where a verified segment ends, and of what is missing before the next one."""
@@ -170,7 +170,7 @@ class Recovery:
         if not followers:
             return
         following = followers[0].base
-        if progress.fault is not None or following != found.kept.after_gap(progress.offset):
+        if progress.fault is not None or not found.kept.joins(progress.offset, following):
             what = progress.fault or f"the log goes on with offset {following}"
             self._report(found, segment, progress, what, resumes_at=following)
 

@@ -137,16 +137,12 @@ class Group:
         elif self._running:
             await self._join(self._current)
 
-    async def sync_anyway(self) -> bool:
-        """Sync what was written before a write failed; say whether that worked. After a failed sync nothing does."""
+    async def sync_anyway(self) -> None:
+        """Sync what was written before a write failed, if that can be. After a failed sync nothing is tried again."""
         await self.idle()
-        if self.sync_failed:
-            return False
-        try:
-            await self._syncer.submit(self._plan())
-        except OSError:
-            return False
-        return True
+        if not self.sync_failed:
+            with suppress(OSError):
+                await self._syncer.submit(self._plan())
 
     async def idle(self) -> None:
         """Return when no sync is in flight, whatever came of it."""

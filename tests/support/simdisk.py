@@ -23,6 +23,10 @@ WRITE, CREATE, MKDIR, RENAME, TRUNCATE = "write", "create", "mkdir", "rename", "
 SYNC, SYNC_DIR = "sync", "sync of a directory"
 
 
+# A process that was told of a failed sync lives long enough to note it.
+NOTED_CALLS = 8
+
+
 class Killed(BaseException):
     """The process died in this call. Not an Exception, so that nothing under test survives it."""
 
@@ -168,6 +172,8 @@ class SimDisk(Disk):
         if self._rng.random() < 0.5:  # The pages are dropped; else they stay, and pass for clean ones.
             file.data = file.durable[:size].ljust(size, b"\0")
         self._strike(fault, path, lost=lost)
+        if self._calls_left is not None:
+            self._calls_left += NOTED_CALLS  # or nobody could ever know of it
 
     def truncate(self, fd: int, size: int) -> None:
         path, file = self._opened(fd)
