@@ -96,7 +96,7 @@ async def churn_on(client: IggyClient, ledger: Ledger) -> None:
         if number:
             await bounded(client.delete_topic(STREAM, f"churn {number - 1}"))
         ledger.done["churned"] += 1
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
 
 
 async def until_begun(ledger: Ledger, works: list["asyncio.Task[None]"]) -> None:
