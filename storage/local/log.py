@@ -177,15 +177,14 @@ class LocalLog:
         self._unsynced = [segment for segment in found.segments[:-1] if segment.fd >= 0]
         self._segments.next = self._durable = found.next
         self._roll_due = found.next != active.end or self._needs_another_key(active)
-        if found.durable and not self._unsynced and found.checkpoint is not None:
-            self._is_named = True
-            return
         self._is_named = found.checkpoint is not None
+        if found.durable and not self._unsynced and self._is_named:
+            return
         known = found.checkpoint.next_offset if found.checkpoint else found.segments[0].base
         self._durable -= max(active.end - known, 0)
         self._names_changed = True
         if self.policy.persisted:
-            self._sync_at_once()
+            self._group.sync_now()  # before anybody sees it
         else:
             self._group.mark()
 
@@ -195,16 +194,6 @@ class LocalLog:
             return False
         return sealed_with(self._disk.pread(active.fd, HEADER_SIZE, 0)) != self._codec.writing_id
 
-    def _sync_at_once(self) -> None:
-        """Make durable what recovery found before anybody sees it. Blocks."""
-        try:
-            self._plan_sync()()
-        except OSError as error:
-            self._group.poison(error)
-            self._end_sync(error)
-        else:
-            self._end_sync(None)
-
     async def _begin(self) -> None:
         """Make the first segment, its names durable: after a power failure they tell that there were messages."""
         async with self._files:
@@ -213,19 +202,17 @@ class LocalLog:
             if self.policy.persisted:  # nobody sees a message before all of it is durable
                 self._is_named = True
                 return
-            path = Segment(self._folder, self._segments.next).path
-            if self._segments.active is not None:  # a process that died may have left the names unsynced
-                path = self._segments.active.path
+            # There may be one already: a process that died may have left its names unsynced.
+            segment = self._segments.active or Segment(self._folder, self._segments.next)
             try:
-                fd = await self._syncer.call(_create_durably, self._disk, path)
+                fd = await self._syncer.call(_create_durably, self._disk, segment.path)
             except OSError as error:
                 self._group.poison(error)
-                raise Poisoned(path, error) from error
+                raise Poisoned(segment.path, error) from error
             self._is_named = True
-            if self._closing or self._segments.active is not None:
+            if self._closing or segment is self._segments.active:
                 self._disk.close(fd)
             else:
-                segment = Segment(self._folder, self._segments.next)
                 segment.fd = fd
                 self._segments.add(segment)
 

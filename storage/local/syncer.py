@@ -137,6 +137,15 @@ class Group:
         elif self._running:
             await self._join(self._current)
 
+    def sync_now(self) -> None:
+        """Sync before anybody else can ask for it; a failure is as that of any sync. Blocks."""
+        try:
+            self._plan()()
+        except OSError as error:
+            self._end(error)
+        else:
+            self._end(None)
+
     async def sync_anyway(self) -> None:
         """Sync what was written before a write failed, if that can be. After a failed sync nothing is tried again."""
         await self.idle()
@@ -163,13 +172,16 @@ class Group:
     def _finish(self, done: asyncio.Future[None]) -> None:
         self._running = False
         cause = done.exception()
+        self._end(cause)
+        self._wake(self._current, cause)
+        if self._next:
+            self.start()
+
+    def _end(self, cause: BaseException | None) -> None:
         if cause is not None:
             self.sync_failed = True
             self.poison(cause)
         self._ended(cause)
-        self._wake(self._current, cause)
-        if self._next:
-            self.start()
 
     async def _join(self, waiters: list[asyncio.Future[None]]) -> None:
         # A future each, so that one who is cancelled takes nobody along.

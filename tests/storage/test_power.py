@@ -357,3 +357,19 @@ async def test_search_by_time_passes_over_what_a_power_failure_took(machine: Mac
     machine.segment().write_bytes(data)
     log = machine.start().open_log(1, WRITTEN)
     assert [await log.offset_at(now) for now in range(1_000_000, 1_000_006)] == [0, 3, 3, 3, 4, 5]
+
+
+async def test_sync_that_fails_at_the_start_is_not_tried_again_at_the_stop(machine: Machine):
+    log = machine.start().open_log(1, PERSISTED)
+    await append(log, b"a")
+    log._write(make_batch([b"b"]))
+    machine.kill()
+    engine = machine.start()
+    machine.disk.sync_fault = OSError(5, "Input/output error")
+    log = engine.open_log(1, PERSISTED)
+    machine.disk.sync_fault = None
+    with pytest.raises(Poisoned):
+        await append(log, b"c")
+    machine.disk.synced.clear()
+    await engine.close()
+    assert machine.segment() not in machine.disk.synced
