@@ -146,13 +146,13 @@ class Connection:
                     size += sum(map(len, answer))
                     del answer  # or a poll of 63 MiB lives as long as its client rests
                     if size > WRITE_SIZE:
-                        await self._write(answers)
+                        await self._write(answers, size)
                         answers, size = [], 0
             except WireError:
-                await self._write(answers)
+                await self._write(answers, size)
                 raise
             if answers:
-                await self._write(answers)
+                await self._write(answers, size)
                 answers = []
             if answered:  # a turn has a limit: there may be more
                 continue
@@ -176,8 +176,7 @@ class Connection:
         self.wire.frame_size_max = limits.frame_size_max if signed_in else limits.frame_size_max_before_login
         return self.wire.reply(request, reply)
 
-    async def _write(self, answers: list[Buffer]) -> None:
-        size = sum(map(len, answers))
+    async def _write(self, answers: list[Buffer], size: int) -> None:
         self._dispatch.sending(size)
         try:
             self._channel.write(answers)

@@ -19,7 +19,6 @@ from ...storage.local.check import (
     HeaderCodec,
     check_journal,
     check_root,
-    has_power_failed,
     hold,
     log_folders,
     size_to_check,
@@ -27,6 +26,7 @@ from ...storage.local.check import (
 from ...storage.local.check_log import Held, LogCheck
 from ...storage.local.disk import Disk
 from ...storage.local.journal import Contents
+from ...storage.local.running import has_power_failed
 from ...storage.local.table import apply_changes
 from ...storage.memory import MemoryJournal
 from .. import events

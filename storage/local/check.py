@@ -109,12 +109,6 @@ def hold(disk: Disk, root: Path, *, alone: bool) -> int:
         raise Locked(root, f"process {holder}" if holder else "another process") from None
 
 
-def has_power_failed(disk: Disk, root: Path) -> bool:
-    """Say whether the next start will take the last stop for a power failure; see running.py."""
-    noted = disk.read_file(root / RUNNING)
-    return noted is not None and (not noted or noted != disk.boot_id())
-
-
 def log_folders(disk: Disk, root: Path) -> list[Path]:
     """Return the folders of the logs, ascending."""
     return [root / "logs" / name for name in sorted(disk.listdir(root / "logs")) if LOG_NAME.fullmatch(name)]

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from ...protocol.batch import HEADER_SIZE, BadBatch, read_header
 from ..errors import Corrupt
 from .bounds import Kept, bounds_path
 from .bounds import decode as decode_bounds
 from .check import Check, Finding, cut, torn
 from .checkpoint import Checkpoint, checkpoint_path, decode_checkpoint
 from .index import Cover, decode, encode
+from .resync import is_torn
 from .scan import U64_MAX, Damage, Scan
-from .segment import Segment, look
+from .segment import Segment
 
 SEGMENT_NAME = re.compile(r"(\d{20})\.log")
 _NAMES = {"checkpoint", "bounds"}
@@ -142,11 +142,7 @@ class LogCheck:
             return False
         if self._check.power_failed:
             return True
-        try:
-            header = read_header(look(self._disk, segment, segment.fd, damage.start, HEADER_SIZE).data)
-        except BadBatch:
-            return True
-        return header.base_offset != reading.scan.offset or header.size > segment.size - damage.start
+        return is_torn(self._disk, segment, segment.fd, position=damage.start, offset=reading.scan.offset)
 
     def _end_where_it_was(self, reading: _Reading, damage: Damage) -> None:
         """Take from the checkpoint which offsets the damaged end of the newest segment had."""

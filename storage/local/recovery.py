@@ -27,7 +27,7 @@ from .checkpoint import Checkpoint, checkpoint_path, decode_checkpoint
 from .codec import Codec
 from .disk import Disk
 from .indexing import build_index
-from .resync import header_at, is_beginning, next_record
+from .resync import header_at, is_torn, next_record
 from .segment import Segment, look, segment_names, unlink, walk
 
 # What is read at a time: large enough that the reads cost little beside the checksums.
@@ -258,7 +258,8 @@ class Recovery:
     def _end(self, found: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]) -> None:
         """End the log where nothing valid follows: cut a torn tail, leave anything else."""
         fault = Corrupt(segment.path, progress.position, progress.fault or "")
-        if self._is_torn(segment, progress):
+        position, offset = progress.position, progress.offset
+        if self._power_failed or is_torn(self._disk, segment, segment.fd, position=position, offset=offset):
             _logger.warning("%s; nothing valid follows: cut %d bytes", fault, segment.size - progress.position)
             with suppress(FileNotFoundError):
                 self._disk.unlink(segment.index_path)  # It may tell of what is cut.
@@ -275,16 +276,6 @@ class Recovery:
         found.segments = found.segments[: len(found.segments) - len(followers)]
         found.durable = False
         segment.end = progress.offset
-
-    def _is_torn(self, segment: Segment, progress: _Progress) -> bool:
-        """Say whether a crash explains the bytes at the end: all of them if power failed, else a record's beginning."""
-        here = header_at(self._disk, segment, segment.fd, progress.position, progress.offset)
-        if self._power_failed or here is None:
-            return True
-        size, count = here
-        if progress.position + size <= segment.size:
-            return False
-        return is_beginning(self._disk, segment, segment.fd, progress.position, count, if_sealed=True)
 
     def _count_at(self, segment: Segment, progress: _Progress) -> int:
         here = header_at(self._disk, segment, segment.fd, progress.position, progress.offset)

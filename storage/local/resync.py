@@ -50,6 +50,15 @@ def header_at(disk: Disk, segment: Segment, fd: int, position: int, offset: int)
     return (header.size, header.count) if header.base_offset == offset else None
 
 
+def is_torn(disk: Disk, segment: Segment, fd: int, *, position: int, offset: int) -> bool:
+    """Say whether a process that died explains the bytes at the end of a file: no record, or one's beginning."""
+    here = header_at(disk, segment, fd, position, offset)
+    if here is None:
+        return True
+    size, count = here
+    return position + size > segment.size and is_beginning(disk, segment, fd, position, count, if_sealed=True)
+
+
 def is_beginning(disk: Disk, segment: Segment, fd: int, position: int, count: int, *, if_sealed: bool) -> bool:
     """Say whether the file ends before a record's frames are all there and valid, whatever its header says of its size.
 

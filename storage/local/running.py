@@ -18,6 +18,12 @@ NAME = "running"
 _LOST = b"lost\n"
 
 
+def has_power_failed(disk: Disk, root: Path) -> bool:
+    """Say whether the last stop counts as a power failure."""
+    before = disk.read_file(root / NAME)
+    return before is not None and (before != disk.boot_id() or not before)
+
+
 class Running:
     """power_failed: what was written last may be lost, in those parts that were not recovered yet.
 
@@ -30,9 +36,8 @@ class Running:
         self._disk = disk
         self._path = root / NAME
         self._boot_id = disk.boot_id()
-        before = disk.read_file(self._path)
-        self.power_failed = before is not None and (before != self._boot_id or not before)
-        self.sync_failed = before == _LOST
+        self.power_failed = has_power_failed(disk, root)
+        self.sync_failed = disk.read_file(self._path) == _LOST
         self._in_doubt = self.power_failed
         self._pending = set(parts) if self.power_failed else set[str]()
         if not self.power_failed:

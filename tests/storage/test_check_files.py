@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pybroker.storage.local.check import Check, Finding, HeaderCodec, check_journal, check_root, has_power_failed, hold
+from pybroker.storage.local.check import Check, Finding, HeaderCodec, check_journal, check_root, hold
 from pybroker.storage.local.checkpoint import Checkpoint, encode_checkpoint
 from pybroker.storage.local.disk import Disk
 from pybroker.storage.local.engine import LocalEngine
 from pybroker.storage.local.index import Cover, Index, decode, encode
+from pybroker.storage.local.running import has_power_failed
 from support.datadir import (
     CLOCK,
     RECORD_SIZE,
