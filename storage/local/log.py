@@ -68,7 +68,7 @@ class LocalLog:
         self._lost = parts.lost
         self._files = asyncio.Lock()  # held while files are made or removed off the loop
         self._group = Group(parts.syncer, folder, self._plan_sync, self._end_sync)
-        recovery = Recovery(parts.disk, folder, parts.codec, crash or Crash(), persisted=policy.persisted)
+        recovery = Recovery(parts, folder, crash or Crash(), persisted=policy.persisted)
         found = recovery.run()
         self._segments = Segments(found.segments, found.kept) if found else Segments([], Kept())
         self._reader = Reader(parts, self._segments)

@@ -24,9 +24,8 @@ from ...protocol.batch import HEADER_SIZE, BadBatch, read_header
 from ..errors import Corrupt
 from .bounds import SKIP, Kept, bounds_path, read_bounds, write_bounds
 from .checkpoint import Checkpoint, checkpoint_path, decode_checkpoint
-from .codec import Codec
-from .disk import Disk
 from .indexing import build_index
+from .reader import Parts
 from .resync import header_at, is_torn, next_record
 from .segment import Segment, look, segment_names, unlink, walk
 
@@ -76,10 +75,11 @@ class Crash(msgspec.Struct, frozen=True):
 class Recovery:
     """One recovery. persisted: nobody has seen what was not durable."""
 
-    def __init__(self, disk: Disk, folder: Path, codec: Codec, crash: Crash, *, persisted: bool) -> None:
-        self._disk = disk
+    def __init__(self, parts: Parts, folder: Path, crash: Crash, *, persisted: bool) -> None:
+        self._disk = parts.disk
         self._folder = folder
-        self._codec = codec
+        self._codec = parts.codec
+        self._lost = parts.lost
         self._seen_and_lost = crash.power_failed and not persisted
         self._power_failed = crash.power_failed
         self._sync_failed = crash.sync_failed
@@ -170,7 +170,9 @@ class Recovery:
         if not followers:
             return
         following = followers[0].base
-        if progress.fault is not None or not found.kept.joins(progress.offset, following):
+        if progress.fault is not None and progress.offset == following:
+            self._cut(found, segment, progress)  # A power failure undid a cut: an append was refused there.
+        elif progress.fault is not None or not found.kept.joins(progress.offset, following):
             what = progress.fault or f"the log goes on with offset {following}"
             self._report(found, segment, progress, what, resumes_at=following)
 
@@ -260,11 +262,7 @@ class Recovery:
         fault = Corrupt(segment.path, progress.position, progress.fault or "")
         position, offset = progress.position, progress.offset
         if self._power_failed or is_torn(self._disk, segment, segment.fd, position=position, offset=offset):
-            _logger.warning("%s; nothing valid follows: cut %d bytes", fault, segment.size - progress.position)
-            with suppress(FileNotFoundError):
-                self._disk.unlink(segment.index_path)  # It may tell of what is cut.
-            self._disk.truncate(segment.fd, progress.position)
-            segment.size = progress.position
+            self._cut(found, segment, progress)
         else:
             _logger.warning("%s; no crash explains it: left as it is, the log goes on behind it", fault)
             found.damages = [*found.damages, fault]
@@ -273,9 +271,26 @@ class Recovery:
             self._bad_tail = True
         for follower in followers:
             unlink(self._disk, follower)
+        if followers:
+            self._disk.fsync_dir(self._folder)
         found.segments = found.segments[: len(found.segments) - len(followers)]
         found.durable = False
         segment.end = progress.offset
+
+    def _cut(self, found: Recovered, segment: Segment, progress: _Progress) -> None:
+        """Cut a segment off behind its last valid record, durably: no later crash is to bring the rest back."""
+        fault = Corrupt(segment.path, progress.position, progress.fault or "")
+        _logger.warning("%s; nothing valid follows: cut %d bytes", fault, segment.size - progress.position)
+        with suppress(FileNotFoundError):
+            self._disk.unlink(segment.index_path)  # It may tell of what is cut.
+        self._disk.truncate(segment.fd, progress.position)
+        try:
+            self._disk.fdatasync(segment.fd)
+        except OSError:
+            self._lost()
+            raise
+        segment.size = progress.position
+        found.durable = False
 
     def _count_at(self, segment: Segment, progress: _Progress) -> int:
         here = header_at(self._disk, segment, segment.fd, progress.position, progress.offset)

@@ -15,7 +15,7 @@ from ..errors import Full
 from .disk import Disk
 
 NAME = "running"
-_LOST = b"lost\n"
+_LOST = b"lost"
 
 
 def has_power_failed(disk: Disk, root: Path) -> bool:
@@ -37,7 +37,8 @@ class Running:
         self._path = root / NAME
         self._boot_id = disk.boot_id()
         self.power_failed = has_power_failed(disk, root)
-        self.sync_failed = disk.read_file(self._path) == _LOST
+        # The note may have been written over a longer one, and the disk have failed before it was cut.
+        self.sync_failed = (disk.read_file(self._path) or b"").startswith(_LOST)
         self._in_doubt = self.power_failed
         self._pending = set(parts) if self.power_failed else set[str]()
         if not self.power_failed:

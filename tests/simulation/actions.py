@@ -94,7 +94,7 @@ async def _read(world: World, ledger: LogLedger, offset: int, limit: ReadLimit) 
     try:
         records = records_of(ledger.log_id, await log.read(offset, limit))
     except OffsetGone:
-        if not offset < log.bounds.first <= max(ledger.first, min(ledger.held, default=ledger.first)):
+        if not offset < log.bounds.first or not ledger.can_start_at(log.bounds.first):
             ledger.fail(f"offset {offset} is said to be gone, {log.bounds} and {ledger.first} are there")
     except Corrupt as error:
         ledger.check_refusal(offset, error)
@@ -109,7 +109,13 @@ def search(world: World) -> None:
     ledger = world.ledgers[log_id]
     times = [world.clock(), *ledger.times.values()]
     timestamp = world.rng.choice(times) + world.rng.randint(-1, 1)
-    ledger.check_time(timestamp, world.finish(world.log_of(log_id).offset_at(timestamp)))
+    try:
+        found = world.finish(world.log_of(log_id).offset_at(timestamp))
+    except Corrupt:
+        if not ledger.shaken:
+            raise
+    else:
+        ledger.check_time(timestamp, found)
 
 
 def trim(world: World) -> None:

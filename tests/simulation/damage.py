@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pybroker.protocol.batch import BadBatch, read_header
+from pybroker.protocol.batch import BadBatch, read_header, verify
 from pybroker.storage.errors import Corrupt
 from pybroker.storage.local.journal import parse_journal
 
@@ -132,21 +132,30 @@ def _segments(world: World, ledger: LogLedger) -> list[Path]:
 
 
 def _records(world: World, path: Path) -> list[Damage]:
-    """Return a place to damage in each record of a segment, as far as its headers lead."""
-    data = world.disk.read_file(path) or b""
+    """Return a place to damage in each valid record of a segment, as far as the headers lead."""
+    data = memoryview(world.disk.read_file(path) or b"")
     places: list[Damage] = []
-    start = 0
+    start, due = 0, int(path.stem)
     while start < len(data):
         try:
             header = read_header(data, start)
         except BadBatch:
             break
-        if start + header.size > len(data):
-            break
-        offsets = range(header.base_offset, header.base_offset + header.count)
-        places.append(Damage(path, start + world.rng.randrange(header.size), start, header.size, offsets, b""))
+        record = data[start : start + header.size]
+        if header.base_offset >= due and _is_valid(record):
+            due = header.base_offset + header.count
+            offsets = range(header.base_offset, due)
+            places.append(Damage(path, start + world.rng.randrange(header.size), start, header.size, offsets, b""))
         start += header.size
     return places
+
+
+def _is_valid(record: memoryview) -> bool:
+    try:
+        verify(record)
+    except BadBatch:
+        return False
+    return True
 
 
 def _image(world: World, damage: Damage) -> bytes:

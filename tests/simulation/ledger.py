@@ -21,6 +21,9 @@ class Damage(msgspec.Struct):
     offsets: range
     image: bytes  # of the record, with the flipped byte
 
+    def __repr__(self) -> str:
+        return f"damage at byte {self.position} of {self.path}, in the record of {self.offsets} at {self.start}"
+
     def is_named_by(self, error: Corrupt) -> bool:
         """Say whether an error names the file, and a byte of the record."""
         return error.path == self.path and self.start <= error.position <= self.start + self.size
@@ -98,6 +101,12 @@ class LogLedger:
     def trim(self, first: int) -> None:
         self.first = max(self.first, first)
 
+    def can_start_at(self, offset: int) -> bool:
+        """Say whether a log may tell that nothing before `offset` is there."""
+        if not self.held and self.has_lost:
+            return True  # with the names of its first segments, which nobody had seen anything of
+        return offset <= max(self.first, min(self.held, default=self.first))
+
     def can_be_damaged(self, damage: Damage) -> bool:
         """Say whether a place is in a record that is there, whole and not trimmed."""
         offsets = set(damage.offsets)
@@ -130,8 +139,10 @@ class LogLedger:
         """Hold a refused read against what is known to be damaged."""
         # Where the offset was skipped, the next record there is is the one that is damaged.
         reached = min((held for held in self.held if held >= offset), default=offset)
+        # The way to a damaged record may lead over another one.
+        is_known = any(damage.is_named_by(error) for damage in self.damages)
         for damage in self.damages:
-            if (offset in damage.offsets or reached in damage.offsets) and damage.is_named_by(error):
+            if is_known and (offset in damage.offsets or reached in damage.offsets):
                 return
             if self.has_lost and reached in damage.offsets and error.path == damage.path:
                 return  # the way to it leads over what a power failure took

@@ -99,7 +99,8 @@ class World:
     def add_ledgers(self) -> None:
         """Begin ledgers for the logs that the last change of the catalog brought."""
         for log_id in sorted({partition.log_id for _, partition in self.partitions()} - self.ledgers.keys()):
-            self.ledgers[log_id] = LogLedger(log_id, self.catalog_history.count - 1)
+            ledger = self.ledgers[log_id] = LogLedger(log_id, self.catalog_history.count - 1)
+            ledger.in_doubt = self.has_doubts
 
     def say(self, what: str) -> None:
         self.trace.append(what)

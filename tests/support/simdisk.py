@@ -171,9 +171,9 @@ class SimDisk(Disk):
         lost = file.settle(self._rng, self._rng.choice(SHARES_KEPT))
         if self._rng.random() < 0.5:  # The pages are dropped; else they stay, and pass for clean ones.
             file.data = file.durable[:size].ljust(size, b"\0")
-        self._strike(fault, path, lost=lost)
         if self._calls_left is not None:
             self._calls_left += NOTED_CALLS  # or nobody could ever know of it
+        self._strike(fault, path, lost=lost)
 
     def truncate(self, fd: int, size: int) -> None:
         path, file = self._opened(fd)
