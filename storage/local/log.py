@@ -65,7 +65,7 @@ class LocalLog:
         self._roll_due = False
         self._is_named = False  # whether the names of the first segment and its folder are durable
         self._closing = False
-        self._lost = parts.lost
+        self._note_loss = parts.lost
         self._files = asyncio.Lock()  # held while files are made or removed off the loop
         self._group = Group(parts.syncer, folder, self._plan_sync, self._end_sync)
         recovery = Recovery(parts, folder, crash or Crash(), persisted=policy.persisted)
@@ -293,7 +293,7 @@ class LocalLog:
         active = self._segments.active
         assert active is not None, "a log without a file has nothing to sync"
         point = Checkpoint(active.base, active.size, active.end, self._last_timestamp)
-        sync = _Sync(self._disk, self._lost, self._folder, self._unsynced, active, names=self._names_changed)
+        sync = _Sync(self._disk, self._doubt, self._folder, self._unsynced, active, names=self._names_changed)
         if self._closing or self._is_checkpoint_due(point):
             sync.checkpoint = self._checkpoint = point
         indexed = list(self._unsynced)
@@ -305,6 +305,11 @@ class LocalLog:
         self._sync_end = active.end
         self._names_changed = False
         return sync
+
+    def _doubt(self) -> None:
+        """Called in the thread of a sync that failed."""
+        self._reader.doubt()
+        self._note_loss()
 
     def _is_checkpoint_due(self, point: Checkpoint) -> bool:
         last = self._checkpoint

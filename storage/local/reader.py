@@ -59,6 +59,11 @@ class Reader:
         self._codec = parts.codec
         self._segments = segments
         self._hints: dict[int, Place] = {}
+        self._is_doubtful = False
+
+    def doubt(self) -> None:
+        """Prove all that is read from here on: a sync failed, and the system may have dropped what was written."""
+        self._is_doubtful = True
 
     async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
         """See storage.engine.Log; a limit of no messages gives []."""
@@ -179,7 +184,7 @@ class Reader:
         """Turn the buffer just taken into what readers get; where it is damaged, end the poll before that."""
         own = segment is self._segments.active and poll.start >= segment.proven_from
         run = poll.buffers.pop()
-        opened, size, fault = self._codec.deliver(run, trusted=trusted or own)
+        opened, size, fault = self._codec.deliver(run, trusted=(trusted or own) and not self._is_doubtful)
         poll.buffers += opened
         if fault is None:
             return

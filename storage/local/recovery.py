@@ -97,8 +97,10 @@ class Recovery:
             return None
         data = self._disk.read_file(checkpoint_path(self._folder))
         point = decode_checkpoint(data) if data else None
-        if point is not None and not _fits(point, segments):
+        if point is not None and not self._fits(point, segments):
             point = None
+            self._disk.unlink(checkpoint_path(self._folder))  # The log may grow past the place again.
+            self._disk.fsync_dir(self._folder)
         # Without one nothing is known to be durable.
         start = segments[0].base
         progress = _Progress(0, start, 0)
@@ -181,11 +183,16 @@ class Recovery:
         if 0 < start.position < segment.size:
             here = header_at(self._disk, segment, segment.fd, start.position, start.offset)
             if here is None:
-                start = _Progress(0, segment.base, 0)
+                return self._verify(found, segment, _Progress(0, segment.base, 0), floor=start)
         return self._verify(found, segment, start)
 
-    def _verify(self, found: Recovered, segment: Segment, start: _Progress) -> _Progress:
-        """Verify record after record and index them, passing over damage; stop where nothing valid follows."""
+    def _verify(
+        self, found: Recovered, segment: Segment, start: _Progress, floor: _Progress | None = None
+    ) -> _Progress:
+        """Verify record after record and index them, passing over damage; stop where nothing valid follows.
+
+        floor: a place before which no crash takes anything, so that it is damage if nothing valid follows there.
+        """
         progress = _Progress(start.position, start.offset, start.timestamp_us)
         segment.known_from = (start.offset, start.position)
         segment.proven_from = start.position
@@ -195,8 +202,11 @@ class Recovery:
             progress.fault = self._verify_window(segment, window.data, window.origin, progress)
             if progress.fault is not None and progress.position == begin:
                 progress.fault = self._verify_large(segment, progress)
-            if progress.fault is not None and progress.position == begin and not self._resume(found, segment, progress):
+            if progress.fault is None or progress.position != begin or self._resume(found, segment, progress):
+                continue
+            if floor is None or progress.position >= floor.position:
                 break
+            self._pass_over(found, segment, progress, (floor.position, floor.offset))
         return progress
 
     def _verify_window(self, segment: Segment, data: memoryview, origin: int, progress: _Progress) -> str | None:
@@ -239,14 +249,17 @@ class Recovery:
         resumed = next_record(
             self._disk, segment, segment.fd, self._codec, position=progress.position, offset=progress.offset
         )
-        if resumed is None:
-            return False
+        if resumed is not None:
+            self._pass_over(found, segment, progress, resumed)
+        return resumed is not None
+
+    def _pass_over(self, found: Recovered, segment: Segment, progress: _Progress, resumed: tuple[int, int]) -> None:
+        """Go on at a position and offset behind damage."""
         position, offset = resumed
         self._report(found, segment, progress, progress.fault or "", resumes_at=offset)
         progress.position, progress.offset, progress.fault = position, offset, None
         segment.index_due = position  # who reads behind the damage starts here
         segment.proven_from = position
-        return True
 
     def _report(self, found: Recovered, segment: Segment, progress: _Progress, what: str, *, resumes_at: int) -> None:
         """Warn of offsets that can't be read. After a power failure they are lost, and readers pass over them."""
@@ -273,6 +286,7 @@ class Recovery:
             unlink(self._disk, follower)
         if followers:
             self._disk.fsync_dir(self._folder)
+            found.next = followers[-1].base  # what came before it may have been read, and trimmed
         found.segments = found.segments[: len(found.segments) - len(followers)]
         found.durable = False
         segment.end = progress.offset
@@ -300,9 +314,10 @@ class Recovery:
         """Choose the offset to go on with, and note durably what is skipped before it is given out."""
         end = found.segments[-1].end
         # What was skipped before, with nothing behind it, stays skipped.
-        found.next = max([end, *(base for _, base in found.kept.gaps)])
+        unused = max([end, *(base for _, base in found.kept.gaps)])
         if self._seen_and_lost or self._bad_tail:
-            found.next += SKIP
+            unused += SKIP
+        found.next = max(unused, found.next)
         if found.next > end:
             found.kept.skip(end, found.next)
         if found.kept.gaps != self._gaps:
@@ -323,11 +338,11 @@ class Recovery:
         finally:
             self._disk.close(fd)
 
-
-def _fits(point: Checkpoint, segments: list[Segment]) -> bool:
-    """Say whether the files can be those that the checkpoint is about."""
-    for segment in segments:
-        if segment.base == point.base:
-            return point.position <= segment.size and segment.base <= point.next_offset
-    # Its segment may have been trimmed; what came after it is then all there is to verify.
-    return point.base < segments[-1].base
+    def _fits(self, point: Checkpoint, segments: list[Segment]) -> bool:
+        """Say whether the files can be those that the checkpoint is about."""
+        for segment in segments:
+            if segment.base == point.base:
+                return point.position <= segment.size and segment.base <= point.next_offset
+        # Its segment may have been trimmed; what came after it is then all there is to verify. Unless older ones that
+        # had been trimmed as well are back.
+        return point.base < segments[-1].base and not self._power_failed

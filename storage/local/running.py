@@ -37,8 +37,9 @@ class Running:
         self._path = root / NAME
         self._boot_id = disk.boot_id()
         self.power_failed = has_power_failed(disk, root)
-        # The note may have been written over a longer one, and the disk have failed before it was cut.
-        self.sync_failed = (disk.read_file(self._path) or b"").startswith(_LOST)
+        before = disk.read_file(self._path)
+        # The disk may have failed the note too: then it is empty, or something follows it.
+        self.sync_failed = before is not None and (not before or before.startswith(_LOST))
         self._in_doubt = self.power_failed
         self._pending = set(parts) if self.power_failed else set[str]()
         if not self.power_failed:
