@@ -14,6 +14,7 @@ end, the log goes on SKIP offsets later.
 """
 
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -125,9 +126,17 @@ class Recovery:
             segment.size = self._disk.size(segment.path)
             segment.known_from = (segment.end, segment.size) if segment.size else (base, 0)
             segments.append(segment)
-        while len(segments) > 1 and segments[0].base < kept.first and segments[0].end <= kept.first:
-            unlink(self._disk, segments.pop(0))  # A power failure undid a trim.
+        self._trim_again(segments, kept)
         return segments
+
+    def _trim_again(self, segments: list[Segment], kept: Kept) -> None:
+        """Remove what was trimmed, and is back after a power failure or was not removed before the process died."""
+        count = bisect_right([segment.base for segment in segments[1:]], kept.first)
+        if count and segments[0].base < kept.first:
+            self._disk.fsync_dir(self._folder)  # What says so has to be durable before they go.
+            for segment in segments[:count]:
+                unlink(self._disk, segment)
+            del segments[:count]
 
     def _verify_segments(self, found: Recovered, start: int, progress: _Progress) -> None:
         """Verify what follows the place `progress` in the segment with base `start`; find where the log ends."""

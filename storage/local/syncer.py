@@ -97,6 +97,7 @@ class Group:
         self._ended = ended
         self._dirty = False
         self._running = False
+        self._left = False
         self._current: list[asyncio.Future[None]] = []
         self._next: list[asyncio.Future[None]] = []
 
@@ -120,6 +121,7 @@ class Group:
 
     def leave(self) -> None:
         """Sync no more, for what is to be synced is being removed or was synced. Whoever waits is let go."""
+        self._left = True
         self.cause = self.cause or ValueError("it is closed")
         self._syncer.remove(self)
         self._wake(self._current, None)
@@ -149,9 +151,15 @@ class Group:
     async def sync_anyway(self) -> None:
         """Sync what was written before a write failed, if that can be. After a failed sync nothing is tried again."""
         await self.idle()
-        if not self.sync_failed:
+        if self.sync_failed or self._left:
+            return
+        self._running = True  # or the files are closed meanwhile by who removes them
+        try:
             with suppress(OSError):
                 await self._syncer.submit(self._plan())
+        finally:
+            self._running = False
+            self._wake(self._current, None)
 
     async def idle(self) -> None:
         """Return when no sync is in flight, whatever came of it."""

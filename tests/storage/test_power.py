@@ -299,6 +299,73 @@ async def test_failed_sync_counts_though_its_note_failed_too(machine: Machine, n
     assert await append(log, b"b") == [1 + SKIP]
 
 
+async def test_durable_record_that_was_damaged_since_is_not_cut_with_the_torn_tail_behind_it(machine: Machine):
+    engine = machine.start()
+    log = engine.open_log(1, WRITTEN)
+    await append(log, b"durable")
+    await log.flush()
+    machine.kill(power=True)
+    data = bytearray(machine.segment().read_bytes())
+    size = len(data)
+    data[60] ^= 1  # in the header
+    machine.segment().write_bytes(data + b"torn")
+    log = machine.start().open_log(1, WRITTEN)
+    assert machine.segment().read_bytes() == data
+    assert machine.segment().stat().st_size == size
+    assert await append(log, b"b") == [1 + SKIP]
+
+
+async def test_checkpoint_that_does_not_fit_is_forgotten(machine: Machine):
+    engine = machine.start()
+    await append(engine.open_log(1, WRITTEN), b"a", b"b", b"c")
+    await engine.close()
+    checkpoint = machine.segment().with_name("checkpoint")
+    assert checkpoint.exists()
+    machine.segment().write_bytes(machine.segment().read_bytes()[:-100])
+    machine.start().open_log(1, WRITTEN)
+    assert not checkpoint.exists()
+
+
+async def test_trim_whose_note_was_not_durable_is_noted_before_it_is_done_again(machine: Machine):
+    log = machine.start().open_log(1, LogPolicy(segment_size=1))
+    await append(log, b"a", b"b", b"c")
+    old = machine.segment(0).read_bytes()
+    await log.trim(2)
+    machine.kill()
+    machine.segment(0).write_bytes(old)
+    engine = machine.start()
+    machine.disk.changes.clear()
+    engine.open_log(1, WRITTEN)
+    name = machine.segment(0).name
+    assert machine.disk.changes.index(f"fsync {machine.segment().parent.name}") < machine.disk.changes.index(
+        f"unlink {name}"
+    )
+
+
+async def test_what_is_read_after_a_failed_sync_is_proven(machine: Machine):
+    engine = machine.start()
+    log = engine.open_log(1, WRITTEN)
+    await append(log, b"a")
+    assert payloads_of(await log.read(0, ALL)) == [b"a"]
+    machine.disk.sync_fault = OSError(5, "Input/output error")
+    await engine.syncer.sync_dirty()
+    data = machine.segment().read_bytes()
+    machine.segment().write_bytes(data[:-1] + b"b")  # as when the system drops the pages it could not write
+    with pytest.raises(Corrupt, match="message checksum"):
+        await log.read(0, ALL)
+
+
+async def test_log_dropped_while_it_is_closed_after_a_failed_write(machine: Machine):
+    engine = machine.start()
+    log = engine.open_log(1, WRITTEN)
+    await append(log, b"a")
+    machine.disk.write_faults = [OSError(5, "Input/output error")]
+    with pytest.raises(Poisoned):
+        await append(log, b"b")
+    await asyncio.gather(log.close(), engine.drop_log(1))
+    assert not machine.segment().exists()
+
+
 async def test_failed_sync_puts_in_doubt_what_readers_have_seen(machine: Machine):
     engine = machine.start()
     log = engine.open_log(1, WRITTEN)
