@@ -393,6 +393,8 @@ def _unlink(disk: Disk, folder: Path, segments: list[Segment], kept: Kept) -> No
     disk.fsync_dir(folder)
     for segment in segments:
         unlink(disk, segment)
+        if not is_noted:
+            disk.fsync_dir(folder)  # or a power failure could bring back an older one and not a newer one
     if not is_noted:  # now there is room
         _note(disk, folder, kept)
 
