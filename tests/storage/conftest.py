@@ -1,10 +1,11 @@
-"""The fixture that the tests of the local engine share."""
+"""The fixtures that the tests of the local engine share."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from support.engines import Stage
+from support.machine import Machine
 
 
 @pytest.fixture
@@ -13,3 +14,11 @@ async def local(tmp_path: Path) -> AsyncIterator[Stage]:
     stage = Stage("local", tmp_path)
     yield stage
     await stage.engine.close()
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    """A machine that is on; everything that was started on it is closed in the end."""
+    machine = Machine(tmp_path)
+    yield machine
+    await machine.close()

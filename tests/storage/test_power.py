@@ -4,71 +4,15 @@ The machine's boot id says that it was one; what it took is taken from the files
 same at random.
 """
 
-import asyncio
-import shutil
-from contextlib import suppress
-from pathlib import Path
-
 import pytest
 from pybroker.storage.engine import LogPolicy, ReadLimit
-from pybroker.storage.errors import Corrupt, Full, Poisoned
+from pybroker.storage.errors import Corrupt, Full
 from pybroker.storage.local.bounds import SKIP, Kept, encode, read_bounds
-from pybroker.storage.local.engine import LocalEngine
-from pybroker.storage.local.log import LocalLog
 from support.batches import make_batch, make_sized_batch, payloads_of
-from support.engines import FakeClock, FaultyDisk
+from support.machine import ALL, PERSISTED, WRITTEN, Machine, append
 
-ALL = ReadLimit(messages=1_000_000, bytes=1 << 30)
-WRITTEN = LogPolicy(segment_size=1 << 30)
-PERSISTED = LogPolicy(segment_size=1 << 30, persisted=True)
 SMALL = LogPolicy(segment_size=1000)
 RECORD_SIZE = 400
-
-
-class Machine:
-    """A data directory on a machine that can be killed (a copy is taken of its files) and lose power."""
-
-    def __init__(self, root: Path) -> None:
-        self.disk = FaultyDisk()
-        self.clock = FakeClock()
-        self.root = root / "0"
-        self._parent = root
-        self._engines: list[LocalEngine] = []
-
-    def start(self, *, load: bool = True) -> LocalEngine:
-        """Open the engine, and the journal as every broker does; until that was recovered the crash is not over."""
-        engine = LocalEngine.open(self.root, self.clock, sync_interval_s=3600, disk=self.disk)
-        self._engines.append(engine)
-        if load:
-            engine.journal.load()
-        return engine
-
-    def kill(self, *, power: bool = False) -> None:
-        """Go on with a copy of the files as they are now."""
-        target = self._parent / str(len(self._engines))
-        shutil.copytree(self.root, target)
-        self.root = target
-        if power:
-            self.disk.boot += b"later "
-
-    async def close(self) -> None:
-        for engine in self._engines:
-            with suppress(Poisoned):
-                await engine.close()
-
-    def segment(self, base: int = 0, log_id: int = 1) -> Path:
-        return self.root / "logs" / f"{log_id:020}" / f"{base:020}.log"
-
-
-@pytest.fixture
-async def machine(tmp_path: Path):
-    machine = Machine(tmp_path)
-    yield machine
-    await machine.close()
-
-
-async def append(log: LocalLog, *texts: bytes) -> list[int]:
-    return [await log.append(make_batch([text])) for text in texts]
 
 
 async def test_killed_process_loses_nothing_and_skips_nothing(machine: Machine):
@@ -255,21 +199,6 @@ async def test_what_is_cut_is_cut_durably(machine: Machine):
     assert machine.segment() in machine.disk.synced
 
 
-async def test_cut_that_cannot_be_made_durable_puts_all_in_doubt(machine: Machine):
-    await append(machine.start().open_log(1, WRITTEN), b"a")
-    machine.kill()
-    with machine.segment().open("ab") as file:
-        file.write(b"torn")
-    engine = machine.start()
-    machine.disk.sync_fault = OSError(5, "Input/output error")
-    with pytest.raises(OSError, match="Input/output error"):
-        engine.open_log(1, WRITTEN)
-    machine.disk.sync_fault = None
-    machine.kill()
-    log = machine.start().open_log(1, WRITTEN)
-    assert await append(log, b"b") == [1 + SKIP]
-
-
 async def test_offsets_before_an_empty_segment_are_not_given_out_again(machine: Machine):
     log = machine.start().open_log(1, LogPolicy(segment_size=1, persisted=True))
     await append(log, b"a", b"b", b"c")
@@ -285,18 +214,6 @@ async def test_offsets_before_an_empty_segment_are_not_given_out_again(machine: 
     assert payloads_of(await log.read(0, ALL)) == [b"a"]
     assert await append(log, b"d") == [3]
     assert payloads_of(await log.read(1, ALL)) == [b"d"]
-
-
-@pytest.mark.parametrize("note", [b"", b"lostt 0\n"], ids=["empty", "not cut"])
-async def test_failed_sync_counts_though_its_note_failed_too(machine: Machine, note: bytes):
-    engine = machine.start()
-    await append(engine.open_log(1, WRITTEN), b"seen, and perhaps in the cache only")
-    machine.kill()
-    (machine.root / "running").write_bytes(note)
-    written = machine.disk.calls["pwrite"]
-    log = machine.start().open_log(1, WRITTEN)
-    assert machine.disk.calls["pwrite"] - written >= 2  # the record again, and the skip
-    assert await append(log, b"b") == [1 + SKIP]
 
 
 async def test_durable_record_that_was_damaged_since_is_not_cut_with_the_torn_tail_behind_it(machine: Machine):
@@ -340,55 +257,6 @@ async def test_trim_whose_note_was_not_durable_is_noted_before_it_is_done_again(
     assert machine.disk.changes.index(f"fsync {machine.segment().parent.name}") < machine.disk.changes.index(
         f"unlink {name}"
     )
-
-
-async def test_what_is_read_after_a_failed_sync_is_proven(machine: Machine):
-    engine = machine.start()
-    log = engine.open_log(1, WRITTEN)
-    await append(log, b"a")
-    assert payloads_of(await log.read(0, ALL)) == [b"a"]
-    machine.disk.sync_fault = OSError(5, "Input/output error")
-    await engine.syncer.sync_dirty()
-    data = machine.segment().read_bytes()
-    machine.segment().write_bytes(data[:-1] + b"b")  # as when the system drops the pages it could not write
-    with pytest.raises(Corrupt, match="message checksum"):
-        await log.read(0, ALL)
-
-
-async def test_log_dropped_while_it_is_closed_after_a_failed_write(machine: Machine):
-    engine = machine.start()
-    log = engine.open_log(1, WRITTEN)
-    await append(log, b"a")
-    machine.disk.write_faults = [OSError(5, "Input/output error")]
-    with pytest.raises(Poisoned):
-        await append(log, b"b")
-    await asyncio.gather(log.close(), engine.drop_log(1))
-    assert not machine.segment().exists()
-
-
-async def test_failed_sync_puts_in_doubt_what_readers_have_seen(machine: Machine):
-    engine = machine.start()
-    log = engine.open_log(1, WRITTEN)
-    await append(log, b"seen, and never on the disk")
-    machine.disk.sync_fault = OSError(5, "Input/output error")
-    await engine.syncer.sync_dirty()
-    machine.disk.sync_fault = None
-    assert payloads_of(await log.read(0, ALL)) == [b"seen, and never on the disk"]
-    machine.kill()
-    machine.segment().write_bytes(b"")
-    log = machine.start().open_log(1, WRITTEN)
-    assert await append(log, b"b") == [SKIP]
-
-
-async def test_failed_write_puts_nothing_in_doubt(machine: Machine):
-    engine = machine.start()
-    log = engine.open_log(1, WRITTEN)
-    await append(log, b"a")
-    machine.disk.write_faults = [OSError(5, "Input/output error")]
-    with pytest.raises(Poisoned):
-        await append(log, b"b")
-    await engine.close()
-    assert await append(machine.start().open_log(1, WRITTEN), b"c") == [1]
 
 
 async def test_damaged_bounds_file_is_reported_and_ignored(machine: Machine, caplog: pytest.LogCaptureFixture):
@@ -454,35 +322,6 @@ async def test_changes_that_a_killed_process_left_are_synced_by_the_next_sync(ma
     assert machine.disk.synced == [machine.root / "catalog.journal"]
 
 
-async def test_what_a_failed_sync_may_have_left_in_the_cache_is_written_again(machine: Machine):
-    engine = machine.start(load=False)
-    engine.journal.load()
-    engine.journal.append(b"change")
-    log = engine.open_log(1, WRITTEN)
-    await append(log, b"a")
-    machine.disk.sync_fault = OSError(5, "Input/output error")
-    await engine.syncer.sync_dirty()
-    machine.disk.sync_fault = None
-    machine.kill()
-    machine.disk.calls.clear()
-    engine = machine.start(load=False)
-    opened = machine.disk.calls["pwrite"]
-    assert engine.journal.load() == (None, [b"change"])
-    assert payloads_of(await engine.open_log(1, WRITTEN).read(0, ALL)) == [b"a"]
-    # The journal, the record, and the file that says which offsets are skipped.
-    assert machine.disk.calls["pwrite"] - opened >= 3
-
-
-async def test_log_that_is_being_closed_takes_no_appends(machine: Machine):
-    log = machine.start().open_log(1, WRITTEN)
-    await append(log, b"a")
-    closing = asyncio.create_task(log.close())
-    await asyncio.sleep(0)
-    with pytest.raises(Poisoned):
-        await append(log, b"not synced by anybody")
-    await closing
-
-
 async def test_search_by_time_passes_over_what_a_power_failure_took(machine: Machine):
     log = machine.start().open_log(1, WRITTEN)
     for now in range(1_000_000, 1_000_005):
@@ -494,19 +333,3 @@ async def test_search_by_time_passes_over_what_a_power_failure_took(machine: Mac
     machine.segment().write_bytes(data)
     log = machine.start().open_log(1, WRITTEN)
     assert [await log.offset_at(now) for now in range(1_000_000, 1_000_006)] == [0, 3, 3, 3, 4, 5]
-
-
-async def test_sync_that_fails_at_the_start_is_not_tried_again_at_the_stop(machine: Machine):
-    log = machine.start().open_log(1, PERSISTED)
-    await append(log, b"a")
-    log._write(make_batch([b"b"]))
-    machine.kill()
-    engine = machine.start()
-    machine.disk.sync_fault = OSError(5, "Input/output error")
-    log = engine.open_log(1, PERSISTED)
-    machine.disk.sync_fault = None
-    with pytest.raises(Poisoned):
-        await append(log, b"c")
-    machine.disk.synced.clear()
-    await engine.close()
-    assert machine.segment() not in machine.disk.synced
