@@ -58,6 +58,7 @@ class LocalLog:
         self._last_timestamp = 0
         self._unsynced: list[Segment] = []  # sealed, their files still open
         self._syncing: list[Segment] = []  # those among them that a sync in flight covers
+        self._doomed: list[Segment] = []  # trimmed, their files not known to be gone
         self._sync_end = 0  # the next offset when the sync in flight began
         self._indexed_to = 0  # the position that the index file of the active segment reaches
         self._names_changed = False
@@ -120,16 +121,18 @@ class LocalLog:
         count = bisect_right(segments.bases[1:], before)
         if not count:
             return
-        doomed = self._forget(count)
+        # What an earlier trim failed to remove goes first, or a restart would find it with a hole behind it.
+        self._doomed += self._forget(count)
         segments.kept.first = segments.bases[0]
         segments.kept.gaps = [gap for gap in segments.kept.gaps if gap[1] > segments.kept.first]
         kept = Kept(segments.kept.first, list(segments.kept.gaps))
         # Until they are gone they are synced with the others: after a failure they are back.
-        await self._syncer.call(_unlink, self._disk, self._folder, doomed, kept)
+        await self._syncer.call(_unlink, self._disk, self._folder, self._doomed, kept)
         await self._group.idle()  # it may still use their files
-        gone = set(doomed)
+        gone = set(self._doomed)
         self._unsynced = [segment for segment in self._unsynced if segment not in gone]
-        self._close_files(doomed)
+        self._close_files(self._doomed)
+        self._doomed = []
         self._names_changed = True
         self._group.mark()
 
@@ -392,7 +395,8 @@ def _unlink(disk: Disk, folder: Path, segments: list[Segment], kept: Kept) -> No
     # be durable before they go.
     disk.fsync_dir(folder)
     for segment in segments:
-        unlink(disk, segment)
+        with suppress(FileNotFoundError):  # An earlier trim may have failed behind it.
+            unlink(disk, segment)
         if not is_noted:
             disk.fsync_dir(folder)  # or a power failure could bring back an older one and not a newer one
     if not is_noted:  # now there is room
@@ -404,5 +408,9 @@ def _note(disk: Disk, folder: Path, kept: Kept) -> bool:
     try:
         write_bounds(disk, folder, kept)
     except Full:
+        return False
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
         return False
     return True

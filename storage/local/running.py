@@ -61,8 +61,10 @@ class Running:
     def doubt(self) -> None:
         """Remember over any crash and stop that what readers have seen may be lost."""
         self._in_doubt = True
-        with suppress(OSError, Full):
-            self._disk.write_file(self._path, _LOST)
+        for note in (_LOST, b""):  # The disk may fail the note too. An empty one says the same.
+            with suppress(OSError, Full):
+                self._disk.write_file(self._path, note)
+                return
 
     def end(self) -> None:
         """Note a clean stop: everything is durable."""

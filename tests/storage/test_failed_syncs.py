@@ -36,6 +36,17 @@ async def test_failed_sync_counts_though_its_note_failed_too(machine: Machine, n
     assert await append(log, b"b") == [1 + SKIP]
 
 
+async def test_failed_sync_is_noted_though_writing_the_note_fails(machine: Machine):
+    engine = machine.start()
+    await append(engine.open_log(1, WRITTEN), b"seen, and perhaps in the cache only")
+    machine.disk.sync_fault = OSError(5, "Input/output error")
+    machine.disk.write_faults = [OSError(5, "Input/output error")]
+    await engine.syncer.sync_dirty()
+    machine.disk.sync_fault = None
+    machine.kill()
+    assert await append(machine.start().open_log(1, WRITTEN), b"b") == [1 + SKIP]
+
+
 async def test_what_is_read_after_a_failed_sync_is_proven(machine: Machine):
     engine = machine.start()
     log = engine.open_log(1, WRITTEN)

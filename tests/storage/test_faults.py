@@ -211,6 +211,43 @@ async def test_trims_of_one_log_go_one_after_the_other(local: Stage, tmp_path: P
     assert [path.name for path in tmp_path.rglob("*.log")] == [f"{5:020}.log"]
 
 
+async def test_full_disk_does_not_keep_a_trim_from_making_room(local: Stage, tmp_path: Path):
+    log = local.engine.open_log(1, LogPolicy(segment_size=1))
+    for _ in range(3):
+        await log.append(make_batch())
+    local.disk.rename_fault = no_room()  # as when there is none for a new file
+    await log.trim(2)
+    assert [path.name for path in tmp_path.rglob("*.log")] == [f"{2:020}.log"]
+
+
+async def test_what_a_failed_trim_left_goes_with_the_next_one_and_leaves_no_hole(local: Stage):
+    log = local.engine.open_log(1, LogPolicy(segment_size=1))
+    for number in range(6):
+        await log.append(make_batch([b"%d" % number]))
+    local.disk.rename_fault = broken()
+    with pytest.raises(OSError, match="Input/output error"):
+        await log.trim(2)
+    local.disk.rename_fault = None
+    local.disk.write_faults = [0, 0]  # no room to note the next one
+    await log.trim(4)
+    log = (await local.reopen()).open_log(1, WRITTEN)
+    assert log.cuts() == [4, 5]
+    assert payloads_of(await log.read(4, ALL)) == [b"4", b"5"]
+
+
+async def test_trim_that_failed_half_way_is_finished_by_the_next_one(local: Stage, tmp_path: Path):
+    log = local.engine.open_log(1, LogPolicy(segment_size=1))
+    for _ in range(6):
+        await log.append(make_batch())
+    local.disk.write_faults = [0]
+    local.disk.rename_fault = broken()  # when the files are gone and there is room again
+    with pytest.raises(OSError, match="Input/output error"):
+        await log.trim(2)
+    local.disk.rename_fault = None
+    await log.trim(4)
+    assert sorted(path.name for path in tmp_path.rglob("*.log")) == [f"{base:020}.log" for base in (4, 5)]
+
+
 async def test_sync_covers_every_segment_written_since_the_last(local: Stage):
     log = local.engine.open_log(1, LogPolicy(segment_size=1))
     for _ in range(3):
