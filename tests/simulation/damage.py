@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pybroker.protocol.batch import BadBatch, read_header, verify
-from pybroker.storage.errors import Corrupt
+from pybroker.protocol.batch import HEADER_SIZE, BadBatch, read_header
+from pybroker.storage.errors import Corrupt, UnknownKey
+from pybroker.storage.local.codec import Codec
 from pybroker.storage.local.journal import parse_journal
+from pybroker.storage.seal import SEAL_END, sealed_with
 
 from .ledger import Damage, LogLedger
 from .messages import Violation
-from .world import ROOT, World, folder_of
+from .world import LOGS, ROOT, World, folder_of
 
 
 def damage_record(world: World) -> None:
@@ -116,6 +118,35 @@ def _check_refused(world: World, path: Path, position: int) -> None:
     world.crash(power=False)
 
 
+def lose_keys(world: World) -> None:
+    """Start without the keys: the start says which one it lacks, and changes no file."""
+    _stop(world)
+    if any(_is_sealed(world, path) for path in world.disk.files(LOGS)):
+        before = _tree(world)
+        world.keys.is_lost = True
+        try:
+            world.start()
+        except UnknownKey:
+            world.tally.counts["starts without the keys refused"] += 1
+        else:
+            raise Violation("records are encrypted, and a start does without their keys")
+        finally:
+            world.keys.is_lost = False
+        if _tree(world) != before:
+            raise Violation("a start without the keys changed files")
+        world.crash(power=False)
+    world.start()
+
+
+def _is_sealed(world: World, path: Path) -> bool:
+    is_segment = path.suffix == ".log" and not path.parent.suffix  # not of a log that is dropped
+    return is_segment and sealed_with(world.disk.read_file(path) or b"") is not None
+
+
+def _tree(world: World) -> dict[Path, bytes | None]:
+    return {path: world.disk.read_file(path) for path in world.disk.files(ROOT)}
+
+
 def _stop(world: World) -> None:
     """End the process in one of the three ways."""
     end = world.rng.choice(("closed", "killed", "power"))
@@ -134,7 +165,9 @@ def _segments(world: World, ledger: LogLedger) -> list[Path]:
 def _records(world: World, path: Path) -> list[Damage]:
     """Return a place to damage in each valid record of a segment, as far as the headers lead."""
     data = memoryview(world.disk.read_file(path) or b"")
+    codec = Codec(world.keys.ring)
     places: list[Damage] = []
+    keys: set[str | None] = set()
     start, due = 0, int(path.stem)
     while start < len(data):
         try:
@@ -142,17 +175,27 @@ def _records(world: World, path: Path) -> list[Damage]:
         except BadBatch:
             break
         record = data[start : start + header.size]
-        if header.base_offset >= due and _is_valid(record):
+        if header.base_offset >= due and _is_valid(codec, record):
             due = header.base_offset + header.count
             offsets = range(header.base_offset, due)
-            places.append(Damage(path, start + world.rng.randrange(header.size), start, header.size, offsets, b""))
+            places.append(Damage(path, start + _place(world, record), start, header.size, offsets, b""))
+            keys.add(sealed_with(record))
         start += header.size
+    if len(keys) > 1:
+        raise Violation(f"{path} has records of more than one key: {keys}")
     return places
 
 
-def _is_valid(record: memoryview) -> bool:
+def _place(world: World, record: memoryview) -> int:
+    """Return a byte of a record that means something: of a sealed header the end does not, it is not looked at."""
+    position = world.rng.randrange(len(record))
+    is_unused = sealed_with(record) is not None and SEAL_END <= position < HEADER_SIZE
+    return position % SEAL_END if is_unused else position
+
+
+def _is_valid(codec: Codec, record: memoryview) -> bool:
     try:
-        verify(record)
+        codec.decode(record)
     except BadBatch:
         return False
     return True
@@ -169,4 +212,5 @@ DAMAGE_ACTIONS: dict[str, tuple[int, Callable[[World], None]]] = {
     "damage an index": (1, damage_index),
     "damage a checkpoint": (1, damage_checkpoint),
     "damage a journal": (1, damage_journal),
+    "lose the keys": (1, lose_keys),
 }

@@ -1,6 +1,7 @@
 """Seeds of random work, faults, crashes and damage on the real storage, catalog and offsets, on a simulated disk.
 
-A run is decided by its seed alone. `--seeds N` runs N fresh seeds, PYBROKER_SEED=N runs that one.
+Half of the runs encrypt, with keys that change from one start to the next. A run is decided by its seed alone.
+`--seeds N` runs N fresh seeds, PYBROKER_SEED=N runs that one.
 """
 
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from pybroker.broker import catalog
+from pybroker.storage import cipher
 from pybroker.storage.local import table
 
 from .actions import ACTIONS
@@ -42,17 +44,24 @@ def watched() -> Generator[None]:
 def run(seed: int, tally: Tally) -> None:
     """Run one seed. Raises Violation; what happened before it is in its notes."""
     world = World(seed, tally)
-    names, weights = list(ACTIONS), [weight for weight, _ in ACTIONS.values()]
     try:
-        world.start()
-        for number in range(ACTIONS_COUNT):
-            name = world.rng.choices(names, weights)[0]
-            world.say(f"{number}: {name}")
-            act(world, name)
-        world.end()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cipher, "token_bytes", world.keys.make_nonce)
+            live(world)
     except BaseException as error:
         error.add_note("\n".join([*world.trace, f"PYBROKER_SEED={seed}"]))
         raise
+
+
+def live(world: World) -> None:
+    """Start, let this and that happen, and end."""
+    names, weights = list(ACTIONS), [weight for weight, _ in ACTIONS.values()]
+    world.start()
+    for number in range(ACTIONS_COUNT):
+        name = world.rng.choices(names, weights)[0]
+        world.say(f"{number}: {name}")
+        act(world, name)
+    world.end()
 
 
 def act(world: World, name: str) -> None:

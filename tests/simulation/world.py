@@ -20,6 +20,7 @@ from support.simdisk import SYNC, Killed, SimDisk, Strike
 from support.simpool import StepPool
 
 from .history import RecordingJournal, RecordingTable, catalog_history, table_history
+from .keys import KeyChain
 from .ledger import LogLedger
 from .messages import Record, Violation, records_of
 from .tally import Tally
@@ -41,7 +42,11 @@ class Life:
         """Open and load. Raises what the engine raises."""
         self.pool = StepPool()
         self.struck: list[Strike] = []
-        self.engine = LocalEngine.open(ROOT, world.clock, sync_interval_s=1e9, disk=world.disk, pool=self.pool)
+        keys = world.keys.turn()
+        world.tally.counts["starts with keys"] += keys is not None
+        self.engine = LocalEngine.open(
+            ROOT, world.clock, sync_interval_s=1e9, keys=keys, disk=world.disk, pool=self.pool
+        )
         self.table = RecordingTable(self.engine.offsets, world.table_history)
         self.journal = RecordingJournal(self.engine.journal, world.catalog_history)
         self.offsets = Offsets(self.table)
@@ -54,6 +59,7 @@ class World:
 
     def __init__(self, seed: int, tally: Tally) -> None:
         self.rng = random.Random(seed)
+        self.keys = KeyChain(seed)
         self.tally = tally
         self.clock = FakeClock()
         self.disk = SimDisk(self.rng)
