@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+# Every client generation but the newest, which is in $(VENV) itself: an environment each, for the tests.
+OLDER  := 0.6.0 0.7.0 0.8.0
+OLDER  := $(OLDER:%=$(VENV)/clients/%/ready)
 
 .PHONY: serve test check bench scale torture simulate clean
 
 serve: $(READY)
 	$(BIN)/pybroker serve --config configs/server.toml --with-default-root-credentials
 
-test: $(READY)
+test: $(READY) $(OLDER)
 	$(BIN)/python -m pytest
 
 check: $(READY)
@@ -37,6 +40,11 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	mkdir -p $(VENV)/types
 	ln -sfn $(CURDIR) $(VENV)/types/pybroker
+	touch $@
+
+$(OLDER): $(VENV)/clients/%/ready: | $(READY)
+	$(BIN)/python -m venv --without-pip $(@D)
+	$(BIN)/pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --only-binary :all: apache-iggy==$*
 	touch $@
 
 clean:

@@ -43,7 +43,7 @@ class FloorConnection:
     def __init__(self, channel: TcpChannel, pool: Pool, fd: int) -> None:
         self.wire = self
         self._channel = channel
-        self._inbox = Inbox(_measure, pool)
+        self._inbox = Inbox(pool, _measure)
         self._fd = fd
         self._end = 0
         self._position = 0

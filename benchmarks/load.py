@@ -46,6 +46,7 @@ class Peer:
     """A connection. Nothing waits longer than TIMEOUT_S."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.client = secrets.token_bytes(16)
         self.session = 0
         self._requests = 0

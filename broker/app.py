@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,8 @@ from .offsets import Offsets
 from .retention import Archive, Retention
 from .session import Clients
 from .state import State
+from .sweeper import Sweeper
+from .throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,6 @@ CURRENT_CONFIG = Path("runtime", "current_config.toml")
 _LISTENERS = ("tcp", "quic", "http", "websocket")
 _KEY_ADVICE = "put the key into system.encryption.key or a line of .key_file, and .enabled = true"
 DEFAULT_ROOT = ("iggy", "iggy")
-_USERNAME_SIZES = (3, 50)
-_PASSWORD_SIZES = (3, 100)
 
 
 class StartError(Exception):
@@ -68,8 +68,8 @@ def choose_root(environ: Mapping[str, str], *, default_credentials: bool) -> Roo
     if not username or not password:
         raise StartError("set both IGGY_ROOT_USERNAME and IGGY_ROOT_PASSWORD, or neither")
     for name, value, sizes in (
-        ("IGGY_ROOT_USERNAME", username, _USERNAME_SIZES),
-        ("IGGY_ROOT_PASSWORD", password, _PASSWORD_SIZES),
+        ("IGGY_ROOT_USERNAME", username, passwords.USERNAME_SIZES),
+        ("IGGY_ROOT_PASSWORD", password, passwords.PASSWORD_SIZES),
     ):
         if not sizes[0] <= len(value.encode()) <= sizes[1]:
             raise StartError(f"{name} must have {sizes[0]} to {sizes[1]} bytes, it has {len(value.encode())}")
@@ -117,6 +117,7 @@ class App:
             windows=Windows(config.system.message_deduplication),
             groups=Groups(),
             clients=Clients(),
+            throttle=Throttle(clock_us),
             started_at_us=clock_us(),
         )
         await catalog.sync()  # a killed process may have left changes that nobody had synced
@@ -124,6 +125,7 @@ class App:
         archive = await _open_archive(config)
         await self._create_root(catalog)
         self._start_retention(state, archive)
+        self._run(Sweeper(state).run(), "sweeper")
         addresses = await self._listen(state)
         _write_current_config(config, addresses)
         for name, address in addresses.items():
@@ -141,8 +143,11 @@ class App:
 
     def _start_retention(self, state: State, archive: Archive | None) -> None:
         if self._config.data_maintenance.messages.cleaner_enabled:
-            task = asyncio.create_task(Retention(state, archive).run(), name="retention")
-            self._closing.push_async_callback(_end, task)
+            self._run(Retention(state, archive).run(), "retention")
+
+    def _run(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Do what has no end until the broker is closed."""
+        self._closing.push_async_callback(_end, asyncio.create_task(work, name=name))
 
     async def _listen(self, state: State) -> dict[str, str]:
         config = self._config
@@ -154,6 +159,7 @@ class App:
                 pool=Pool(),
                 limits=_limits(config),
                 connections_max=config.pybroker.connections_max,
+                wire=config.tcp.wire,
             )
             self._closing.push_async_callback(listener.close, CLOSE_TIMEOUT_S)
             host, _, port = config.tcp.address.rpartition(":")

@@ -1,4 +1,4 @@
-"""Streams, topics, partitions, groups and users: a fold over journal events.
+"""Streams, topics, partitions, groups, users and their tokens: a fold over journal events.
 
 Rule: `apply` changes the state by an event and nothing else does, and it depends on the event and the state alone.
 What a service does is: check, `record` an event, `sync`, answer. An event is written before it is applied.
@@ -13,10 +13,11 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ..protocol.errors import Refused, Status
-from ..protocol.primitives import Identifier, Options
+from ..protocol.primitives import Identifier, Options, Permissions, UserStatus
 from ..storage.engine import Journal
-from . import events
+from . import events, permissions
 from .events import AnyEvent, TopicSettings
+from .permissions import Grants
 
 EVENTS_BEFORE_SNAPSHOT = 1000
 
@@ -111,9 +112,25 @@ class Stream(Named):
         raise Refused(Status.TOPIC_ID_NOT_FOUND, f"topic {identifier!r} of stream {self.name}")
 
 
+class Token(msgspec.Struct):
+    """A personal access token. digest: of the secret, which is nowhere. expires_at_us: 0 for never."""
+
+    name: str
+    digest: bytes
+    expires_at_us: int
+
+    def is_expired(self, now_us: int) -> bool:
+        return 0 < self.expires_at_us <= now_us
+
+
 class User(Named):
+    """permissions None: none. Root has all of them, whatever is here. tokens: by name."""
+
     password_hash: str
     created_at_us: int
+    status: UserStatus = UserStatus.ACTIVE
+    permissions: Permissions | None = None
+    tokens: dict[str, Token] = {}
 
 
 class State(msgspec.Struct):
@@ -131,6 +148,8 @@ class Catalog:
         self._journal = journal
         snapshot, tail = journal.load()
         self._state = msgspec.msgpack.decode(snapshot, type=State) if snapshot else State()
+        self._grants: dict[int, Grants] = {}  # of users who asked for something since permissions changed
+        self._tokens = {token.digest: (user, token) for user in self.users for token in user.tokens.values()}
         for event in tail:
             self.apply(events.decode(event))
         self._recorded = self._durable = 0
@@ -151,6 +170,24 @@ class Catalog:
     def topic(self, stream: Identifier, topic: Identifier) -> tuple[Stream, Topic]:
         found = self.stream(stream)
         return found, found.topic(topic)
+
+    def user(self, identifier: Identifier) -> User:
+        if user := self._state.users.find(identifier):
+            return user
+        raise Refused(Status.RESOURCE_NOT_FOUND, f"user {identifier!r}")
+
+    def token(self, digest: bytes) -> tuple[User, Token] | None:
+        """Return the token whose secret has that digest, and whose it is."""
+        return self._tokens.get(digest)
+
+    def grants(self, user_id: int) -> Grants:
+        """Return what a user may do; an unknown one, what any user may."""
+        grants = self._grants.get(user_id)
+        if grants is None:
+            user = self.users.items.get(user_id)
+            held = permissions.ROOT if user_id == permissions.ROOT_ID else user.permissions if user else None
+            grants = self._grants[user_id] = permissions.grants_of(held)
+        return grants
 
     def topics(self) -> list[Topic]:
         return [topic for stream in self.streams for topic in stream.topics]
@@ -195,6 +232,7 @@ class Catalog:
     @apply.register
     def _(self, event: events.StreamDeleted) -> None:
         self.streams.remove(event.id)
+        self._revoke(event.id)
 
     @apply.register
     def _(self, event: events.StreamPurged) -> None:
@@ -218,6 +256,7 @@ class Catalog:
     @apply.register
     def _(self, event: events.TopicDeleted) -> None:
         self.streams.items[event.stream_id].topics.remove(event.id)
+        self._revoke(event.stream_id, event.id)
 
     @apply.register
     def _(self, event: events.TopicPurged) -> None:
@@ -242,7 +281,52 @@ class Catalog:
 
     @apply.register
     def _(self, event: events.UserCreated) -> None:
-        self.users.add(User(event.id, event.username, event.password_hash, event.created_at_us))
+        user = User(event.id, event.username, event.password_hash, event.created_at_us, event.status, event.permissions)
+        self.users.add(user)
+        self._grants.pop(event.id, None)
+
+    @apply.register
+    def _(self, event: events.UserUpdated) -> None:
+        user = self.users.items[event.id]
+        self.users.rename(user, event.username)
+        user.status = event.status
+
+    @apply.register
+    def _(self, event: events.UserDeleted) -> None:
+        for token in self.users.remove(event.id).tokens.values():
+            del self._tokens[token.digest]
+        self._grants.pop(event.id, None)
+
+    @apply.register
+    def _(self, event: events.PasswordChanged) -> None:
+        self.users.items[event.id].password_hash = event.password_hash
+
+    @apply.register
+    def _(self, event: events.PermissionsUpdated) -> None:
+        self.users.items[event.id].permissions = event.permissions
+        self._grants.pop(event.id, None)
+
+    @apply.register
+    def _(self, event: events.TokenCreated) -> None:
+        user = self.users.items[event.user_id]
+        for token in [token for token in user.tokens.values() if token.is_expired(event.created_at_us)]:
+            self._drop_token(user, token.name)
+        token = user.tokens[event.name] = Token(event.name, event.digest, event.expires_at_us)
+        self._tokens[token.digest] = user, token
+
+    @apply.register
+    def _(self, event: events.TokenDeleted) -> None:
+        self._drop_token(self.users.items[event.user_id], event.name)
+
+    def _drop_token(self, user: User, name: str) -> None:
+        del self._tokens[user.tokens.pop(name).digest]
+
+    def _revoke(self, stream_id: int, topic_id: int | None = None) -> None:
+        """Take away what users hold for a stream or topic that is gone: its id will be another's."""
+        for user in self.users.items.values():
+            if user.permissions:
+                user.permissions = permissions.without(user.permissions, stream_id, topic_id)
+        self._grants.clear()
 
     def _topic(self, stream_id: int, topic_id: int) -> Topic:
         return self.streams.items[stream_id].topics.items[topic_id]

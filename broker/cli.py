@@ -14,6 +14,7 @@ from .. import __version__
 from ..storage.errors import Poisoned
 from .app import App, StartError, choose_root
 from .config import ConfigError, Loaded, load, to_toml
+from .logtail import TAIL
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def _load(path: Path | None) -> Loaded:
     """Load the configuration, begin to log as it says, and log what was noticed."""
     loaded = load(path, os.environ)
     level = loaded.config.system.logging.level
-    logging.basicConfig(format=_LOG_FORMAT, level=_LEVELS.get(level, level.upper()), stream=sys.stderr)
+    handlers = [logging.StreamHandler(sys.stderr), TAIL]
+    logging.basicConfig(format=_LOG_FORMAT, level=_LEVELS.get(level, level.upper()), handlers=handlers)
     for note in loaded.notes:
         log.log(note.level, "%s", note.message)
     return loaded

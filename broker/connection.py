@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..protocol.batch import Buffer
-from ..protocol.errors import Refused, WireError
+from ..protocol.errors import Refused, Status, WireError
 from ..protocol.wire import Request, Wire
 from .dispatch import Dispatch
 from .session import Session
@@ -64,11 +64,15 @@ class Channel(Protocol):
 
 
 class Connection:
-    """A peer's session, wire and channel, and the task that serves it (`run`)."""
+    """A peer's session, wire and channel, and the task that serves it (`run`).
+
+    wire: may be a detector; whoever made that puts the chosen wire in its place. Both read from one inbox.
+    """
 
     def __init__(self, *, wire: Wire, session: Session, channel: Channel, dispatch: Dispatch, limits: Limits) -> None:
         self.wire = wire
         self.session = session
+        session.close = self.stop
         self._channel = channel
         self._dispatch = dispatch
         self._limits = limits
@@ -152,6 +156,8 @@ class Connection:
                 await self._write(answers, size)
                 raise
             if answers:
+                if self.wire.pause_s and not self.wire.unread:
+                    await self._pause(self.wire.pause_s)
                 await self._write(answers, size)
                 answers = []
             if answered:  # a turn has a limit: there may be more
@@ -170,6 +176,8 @@ class Connection:
             reply = await self._dispatch(self.session, request.command)
         except Refused as error:
             log.debug("refused %s from %s: %s", type(request.command).__name__, self.session.address, error)
+            if error.status is Status.STALE_CLIENT:
+                self.stop()
             return self.wire.refuse(request, error.status)
         limits = self._limits
         signed_in = self.session.signed_in
@@ -187,6 +195,14 @@ class Connection:
             self._dispatch.sending(-size)
         self._stuck_s = 0.0
         self._unsent = 0
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before an answer that is no news, for as long as nothing else happens."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._wake)
+        try:
+            await self._arrival()
+        finally:
+            timer.cancel()
 
     async def _arrival(self) -> None:
         """Wait for bytes, unless some came while requests were being answered."""

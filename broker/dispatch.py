@@ -8,16 +8,20 @@ from msgspec import Struct
 
 from ..protocol.commands import COMMANDS
 from ..protocol.errors import Refused, Status
-from ..protocol.model import groups, messages, offsets, partitions, streams, system, topics, users
+from ..protocol.model import groups, messages, offsets, partitions, streams, system, tokens, topics, users
 from ..protocol.needs import Need
 from ..storage.errors import Corrupt, Full, OffsetGone, Poisoned, UnknownKey
-from . import permissions
+from . import gate
 from .services import consumers as consumers_service
 from .services import groups as groups_service
+from .services import logins as logins_service
 from .services import messages as messages_service
 from .services import partitions as partitions_service
+from .services import routing as routing_service
+from .services import snapshot as snapshot_service
 from .services import streams as streams_service
 from .services import system as system_service
+from .services import tokens as tokens_service
 from .services import topics as topics_service
 from .services import users as users_service
 from .session import Session
@@ -31,15 +35,31 @@ SERVICES: dict[type[Struct], Service] = {
     system.Ping: system_service.ping,
     system.GetStats: system_service.stats,
     system.GetClusterMetadata: system_service.cluster_metadata,
+    system.GetSnapshot: snapshot_service.take,
     system.DescribeOptions: system_service.describe_options,
+    system.AttachConsumerSession: routing_service.attach,
     system.GetMe: system_service.me,
     system.GetClient: system_service.client,
     system.GetClients: system_service.clients,
-    users.Login: users_service.login,
-    users.Logout: users_service.logout,
+    users.GetUser: users_service.get,
+    users.GetUsers: users_service.get_all,
+    users.CreateUser: users_service.create,
+    users.DeleteUser: users_service.delete,
+    users.UpdateUser: users_service.update,
+    users.UpdatePermissions: users_service.update_permissions,
+    users.ChangePassword: users_service.change_password,
+    users.Login: logins_service.login,
+    users.Logout: logins_service.logout,
+    tokens.LoginWithToken: logins_service.login_with_token,
+    tokens.GetTokens: tokens_service.get_all,
+    tokens.CreateToken: tokens_service.create,
+    tokens.DeleteToken: tokens_service.delete,
     messages.PollMessages: messages_service.poll,
+    messages.PollMessagesOnPrimary: messages_service.poll,
+    messages.GetPollRouting: routing_service.route,
     messages.SendMessages: messages_service.send,
     offsets.GetConsumerOffset: consumers_service.get,
+    offsets.GetConsumerOffsetRouting: routing_service.route,
     offsets.StoreConsumerOffset: consumers_service.store,
     offsets.DeleteConsumerOffset: consumers_service.delete,
     streams.GetStream: streams_service.get,
@@ -57,6 +77,7 @@ SERVICES: dict[type[Struct], Service] = {
     partitions.CreatePartitions: partitions_service.create,
     partitions.DeletePartitions: partitions_service.delete,
     partitions.DeleteSegments: partitions_service.delete_segments,
+    messages.FlushUnsavedBuffer: partitions_service.flush,
     groups.GetConsumerGroup: groups_service.get,
     groups.GetConsumerGroups: groups_service.get_all,
     groups.CreateConsumerGroup: groups_service.create,
@@ -88,13 +109,17 @@ class Dispatch:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._catalog = state.catalog
 
     async def __call__(self, session: Session, command: Struct) -> Struct | None:
+        session.is_heard = True
         need, service = _ROUTES[type(command)]
         if need is not Need.NOTHING:
             if not session.epoch:
                 raise Refused(Status.UNAUTHENTICATED)
-            if not permissions.allows(session.user_id, need):
+            if session.is_stale:
+                raise Refused(Status.STALE_CLIENT)
+            if not gate.allows(self._catalog, session.user_id, need, command):
                 raise Refused(Status.UNAUTHORIZED, need.name)
         try:
             return await service(self._state, session, command)

@@ -7,7 +7,7 @@ never renamed away or reordered.
 
 import msgspec
 
-from ..protocol.primitives import Compression, Options
+from ..protocol.primitives import Compression, Options, Permissions, UserStatus
 
 
 class TopicSettings(msgspec.Struct, frozen=True, array_like=True):
@@ -115,6 +115,45 @@ class UserCreated(Event):
     username: str
     password_hash: str
     created_at_us: int
+    status: UserStatus = UserStatus.ACTIVE
+    permissions: Permissions | None = None
+
+
+class UserUpdated(Event):
+    id: int
+    username: str
+    status: UserStatus
+
+
+class UserDeleted(Event):
+    """Its tokens go with it."""
+
+    id: int
+
+
+class PasswordChanged(Event):
+    id: int
+    password_hash: str
+
+
+class PermissionsUpdated(Event):
+    id: int
+    permissions: Permissions | None
+
+
+class TokenCreated(Event):
+    """digest: of the secret. expires_at_us: 0 for never. The user's tokens that had expired by then are gone."""
+
+    user_id: int
+    name: str
+    digest: bytes
+    expires_at_us: int
+    created_at_us: int
+
+
+class TokenDeleted(Event):
+    user_id: int
+    name: str
 
 
 AnyEvent = (
@@ -131,6 +170,12 @@ AnyEvent = (
     | GroupCreated
     | GroupDeleted
     | UserCreated
+    | UserUpdated
+    | UserDeleted
+    | PasswordChanged
+    | PermissionsUpdated
+    | TokenCreated
+    | TokenDeleted
 )
 
 encode = msgspec.msgpack.Encoder().encode

@@ -10,6 +10,7 @@ from .groups import Groups
 from .logs import Logs
 from .offsets import Offsets
 from .session import Clients
+from .throttle import Throttle
 
 
 @dataclass
@@ -27,6 +28,7 @@ class State:
 
     balanced: how many sends without a partition each topic had, by stream and topic id.
     windows: the ids of messages that topics with deduplication had lately.
+    throttle: who failed to sign in lately.
     """
 
     config: Config
@@ -37,6 +39,7 @@ class State:
     windows: Windows
     groups: Groups
     clients: Clients
+    throttle: Throttle
     started_at_us: int
     ports: dict[str, int] = field(default_factory=dict[str, int])
     counters: Counters = field(default_factory=Counters)

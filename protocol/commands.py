@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from .model import groups, messages, offsets, partitions, streams, system, topics, users
+from .model import groups, messages, offsets, partitions, streams, system, tokens, topics, users
 from .needs import Need
 
 
@@ -26,18 +26,42 @@ class Command(NamedTuple):
 COMMANDS = (
     Command(1, "ping", None, system.Ping, None, Need.NOTHING),
     Command(10, "get_stats", None, system.GetStats, system.Stats, Need.READ_SERVERS),
+    Command(11, "get_snapshot", None, system.GetSnapshot, system.Snapshot, Need.READ_SERVERS),
     Command(12, "get_cluster_metadata", None, system.GetClusterMetadata, system.ClusterMetadata, Need.LOGIN),
     Command(13, "describe_options", None, system.DescribeOptions, system.OptionSpecs, Need.LOGIN),
+    Command(14, "attach_consumer_session", None, system.AttachConsumerSession, None, Need.LOGIN),
     Command(20, "get_me", None, system.GetMe, system.ClientDetails, Need.LOGIN),
     Command(21, "get_client", None, system.GetClient, system.ClientDetails, Need.READ_SERVERS),
     Command(22, "get_clients", None, system.GetClients, system.Clients, Need.READ_SERVERS),
+    Command(31, "get_user", None, users.GetUser, users.UserDetails, Need.READ_USER),
+    Command(32, "get_users", None, users.GetUsers, users.Users, Need.READ_USERS),
+    Command(33, "create_user", 141, users.CreateUser, users.UserDetails, Need.MANAGE_USERS),
+    Command(34, "delete_user", 143, users.DeleteUser, None, Need.MANAGE_USERS),
+    Command(35, "update_user", 142, users.UpdateUser, None, Need.MANAGE_USERS),
+    Command(36, "update_permissions", 145, users.UpdatePermissions, None, Need.MANAGE_USERS),
+    Command(37, "change_password", 144, users.ChangePassword, None, Need.CHANGE_PASSWORD),
     Command(38, "login_user", 1, users.Login, users.LoggedIn, Need.NOTHING),
     Command(39, "logout_user", 3, users.Logout, None, Need.NOTHING),
+    Command(41, "get_tokens", None, tokens.GetTokens, tokens.Tokens, Need.LOGIN),
+    Command(42, "create_token", 146, tokens.CreateToken, tokens.RawToken, Need.LOGIN),
+    Command(43, "delete_token", 147, tokens.DeleteToken, None, Need.LOGIN),
+    Command(44, "login_with_token", 1, tokens.LoginWithToken, users.LoggedIn, Need.NOTHING),
     Command(100, "poll_messages", None, messages.PollMessages, messages.Polled, Need.POLL),
     Command(101, "send_messages", 160, messages.SendMessages, messages.Sent, Need.SEND),
+    Command(102, "flush_unsaved_buffer", None, messages.FlushUnsavedBuffer, None, Need.SEND),
+    Command(103, "get_poll_routing", None, messages.GetPollRouting, system.ConsumerRouting, Need.POLL),
+    Command(104, "poll_messages_on_primary", None, messages.PollMessagesOnPrimary, messages.Polled, Need.POLL),
     Command(120, "get_consumer_offset", None, offsets.GetConsumerOffset, offsets.ConsumerOffset, Need.POLL),
     Command(121, "store_consumer_offset", 161, offsets.StoreConsumerOffset, None, Need.POLL),
     Command(122, "delete_consumer_offset", 162, offsets.DeleteConsumerOffset, None, Need.POLL),
+    Command(
+        123,
+        "get_consumer_offset_routing",
+        None,
+        offsets.GetConsumerOffsetRouting,
+        system.ConsumerRouting,
+        Need.POLL,
+    ),
     Command(200, "get_stream", None, streams.GetStream, streams.StreamDetails, Need.READ_STREAM),
     Command(201, "get_streams", None, streams.GetStreams, streams.Streams, Need.READ_STREAMS),
     Command(202, "create_stream", 128, streams.CreateStream, streams.StreamDetails, Need.CREATE_STREAM),
@@ -63,5 +87,5 @@ COMMANDS = (
 )
 
 BY_CODE = {row.code: row for row in COMMANDS}
-BY_OPERATION = {row.operation: row for row in COMMANDS if row.operation is not None}
+BY_OPERATION = {row.operation: row for row in COMMANDS if row.operation is not None}  # 1 is either login
 BY_REQUEST = {row.request: row for row in COMMANDS}

@@ -42,15 +42,22 @@ class Pool:
             self._free.setdefault(len(block), []).append(block)
 
 
+def _nothing_known(_data: memoryview) -> int:
+    return 0
+
+
 class Inbox:
-    """The receiving half of one connection. `unread` counts what has arrived and was not taken as a frame yet."""
+    """The receiving half of one connection. `unread` counts what has arrived and was not taken as a frame yet.
+
+    measure: tells frames apart; set by the wire that reads them.
+    """
 
     __slots__ = (
-        "_block", "_end", "_limit", "_measure", "_need", "_pool", "_retired", "_start", "_typical", "_view", "_waiting",
+        "_block", "_end", "_limit", "_need", "_pool", "_retired", "_start", "_typical", "_view", "_waiting", "measure",
     )  # fmt: skip
 
-    def __init__(self, measure: Measure, pool: Pool) -> None:
-        self._measure = measure
+    def __init__(self, pool: Pool, measure: Measure = _nothing_known) -> None:
+        self.measure = measure
         self._pool = pool
         self._block: bytearray | None = None
         self._view = memoryview(b"")
@@ -65,6 +72,11 @@ class Inbox:
     @property
     def unread(self) -> int:
         return self._end - self._start + sum(len(frame) for _, frame in self._waiting)
+
+    @property
+    def head(self) -> memoryview:
+        """Return what has arrived of the frame at the front, as far as it is in one block."""
+        return self._view[self._start : self._end]
 
     def space(self) -> memoryview:
         """Return where the next bytes go; never empty."""
@@ -94,7 +106,7 @@ class Inbox:
                 continue
             if self._start == self._end:
                 return
-            size = self._need or self._measure(self._view[self._start : self._end])
+            size = self._need or self.measure(self._view[self._start : self._end])
             if size == 0:
                 return
             if size > self._end - self._start:
@@ -126,7 +138,7 @@ class Inbox:
         """Say whether what has arrived in the block, and was not read, is a frame and nothing else."""
         if not self._need:
             with suppress(WireError):  # `frames` will raise it.
-                self._need = self._measure(self._view[self._start : self._end])
+                self._need = self.measure(self._view[self._start : self._end])
         return 0 < self._need == self._end - self._start
 
     def _set_aside(self, block: bytearray) -> None:

@@ -96,8 +96,71 @@ class Transport(IntEnum):
     WEBSOCKET = 4
 
 
+class UserStatus(IntEnum):
+    ACTIVE = 1
+    INACTIVE = 2
+
+
+class TopicPermissions(msgspec.Struct, frozen=True, array_like=True):
+    manage_topic: bool = False
+    read_topic: bool = False
+    poll_messages: bool = False
+    send_messages: bool = False
+
+
+class StreamPermissions(msgspec.Struct, frozen=True, array_like=True):
+    """topics: what holds for single topics besides, by id."""
+
+    manage_stream: bool = False
+    read_stream: bool = False
+    manage_topics: bool = False
+    read_topics: bool = False
+    poll_messages: bool = False
+    send_messages: bool = False
+    topics: dict[int, TopicPermissions] = {}
+
+
+class Permissions(msgspec.Struct, frozen=True, array_like=True):
+    """What a user may do everywhere, and besides in single streams, by id. Fields are in wire order."""
+
+    manage_servers: bool = False
+    read_servers: bool = False
+    manage_users: bool = False
+    read_users: bool = False
+    manage_streams: bool = False
+    read_streams: bool = False
+    manage_topics: bool = False
+    read_topics: bool = False
+    poll_messages: bool = False
+    send_messages: bool = False
+    streams: dict[int, StreamPermissions] = {}
+
+
 class AckLevel(IntEnum):
     """How sure the answer to a stored offset is."""
 
     NO_ACK = 0
     QUORUM = 1
+
+
+class SnapshotCompression(IntEnum):
+    """How the files in a snapshot's zip are packed."""
+
+    STORED = 1
+    DEFLATED = 2
+    BZIP2 = 3
+    ZSTD = 4
+    LZMA = 5
+    XZ = 6
+
+
+class SnapshotKind(IntEnum):
+    """What a snapshot tells of."""
+
+    FILESYSTEM = 1
+    PROCESSES = 2
+    RESOURCES = 3
+    TEST = 4
+    LOGS = 5
+    CONFIG = 6
+    ALL = 100

@@ -28,6 +28,7 @@ class Wire(Protocol):
     """One peer's requests in, its replies out. Replies are given in the order of the requests, one each."""
 
     frame_size_max: int  # bytes; a longer frame is a WireError. Small until the peer has signed in
+    pause_s: float  # how long the last answer may wait when nothing else does: 0 but for a peer that asks in vain
 
     @property
     def unread(self) -> int:

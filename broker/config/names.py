@@ -22,9 +22,8 @@ _IGNORED: Final = {
     "cluster.auth": "enabled shared_secret previous_shared_secret",
     "cluster.tls": "enabled self_signed cert_file key_file ca_file",
     "cluster.coordinator": "skip_shard_zero_for_replicas skip_shard_zero_for_clients",
-    "consumer_group": "rebalancing_timeout rebalancing_check_interval",
+    "consumer_group": "rebalancing_check_interval",
     "data_maintenance": "messages.archiver_enabled archiver.s3.tmp_upload_dir",
-    "heartbeat": "enabled interval",
     "http": "max_request_size web_ui",
     "http.cors": (
         "enabled allowed_methods allowed_origins allowed_headers exposed_headers allow_credentials "
@@ -45,7 +44,7 @@ _IGNORED: Final = {
         "prepare_queue_depth evicted_ring_capacity evicted_ring_bytes_max transfer_served_cache_bytes_max "
         "transfer_artifact_bytes_max"
     ),
-    "personal_access_token": "max_tokens_per_user cleaner.enabled cleaner.interval",
+    "personal_access_token": "cleaner.enabled cleaner.interval",
     "quic": (
         "max_concurrent_bidi_streams datagram_send_buffer_size initial_mtu send_window receive_window "
         "keep_alive_interval max_idle_timeout stream_receive_window"

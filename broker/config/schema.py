@@ -51,7 +51,7 @@ class Tcp:
 
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:8090", ADDRESS)
-    wire: str = key("auto", choice("auto", "vsr"))
+    wire: str = key("auto", choice("auto", "classic", "vsr"))
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,28 @@ class DataMaintenance:
 
 
 @dataclass(frozen=True)
+class Heartbeat:
+    """When members of consumer groups that say nothing are given up."""
+
+    enabled: bool = key(True, FLAG)
+    interval_us: int = key("30 s", between(DURATION, "1 s", "1 d"))
+
+
+@dataclass(frozen=True)
+class ConsumerGroup:
+    """How partitions change hands when a member joins."""
+
+    rebalancing_timeout_us: int = key("30 s", between(DURATION, "1 s", "1 d"))
+
+
+@dataclass(frozen=True)
+class PersonalAccessToken:
+    """What users may have of them."""
+
+    max_tokens_per_user: int = key(100, between(COUNT, 1, 100_000))
+
+
+@dataclass(frozen=True)
 class Pybroker:
     """What Iggy has no key for: the limits of section 8 of the design, and how long a power failure may reach back."""
 
@@ -213,6 +235,9 @@ class Config:
     websocket: WebSocket = WebSocket()
     system: System = System()
     data_maintenance: DataMaintenance = DataMaintenance()
+    personal_access_token: PersonalAccessToken = PersonalAccessToken()
+    heartbeat: Heartbeat = Heartbeat()
+    consumer_group: ConsumerGroup = ConsumerGroup()
     pybroker: Pybroker = Pybroker()
 
 

@@ -2,21 +2,26 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import cast
 
 from ...protocol.batch import Buffer
-from ...protocol.inbox import Pool
+from ...protocol.classic.wire import ClassicWire
+from ...protocol.detect import Detector, Generation
+from ...protocol.inbox import Inbox, Pool
 from ...protocol.primitives import Transport
 from ...protocol.vsr.session import VsrSession
 from ...protocol.vsr.wire import VsrWire
+from ...protocol.wire import Wire
 from ..connection import Connection, Limits
 from ..dispatch import Dispatch
 from ..session import Clients
 
 log = logging.getLogger(__name__)
 
+AUTO = "auto"
 CHECK_INTERVAL_S = 1.0
 BACKLOG = 1024
 # A dead peer is noticed after a minute: 30 s of silence, then three probes.
@@ -119,13 +124,26 @@ class TcpListener:
     """The port and everyone connected to it."""
 
     def __init__(
-        self, *, dispatch: Dispatch, clients: Clients, pool: Pool, limits: Limits, connections_max: int
+        self,
+        *,
+        dispatch: Dispatch,
+        clients: Clients,
+        pool: Pool,
+        limits: Limits,
+        connections_max: int,
+        wire: str = AUTO,
     ) -> None:
+        """wire: the name of the generation to take, or AUTO for whichever a peer speaks."""
         self._dispatch = dispatch
         self._clients = clients
         self._pool = pool
         self._limits = limits
         self._connections_max = connections_max
+        wires: dict[Generation, Callable[[Inbox], Wire]] = {
+            Generation.CLASSIC: self._classic,
+            Generation.VSR: self._vsr,
+        }
+        self._wires = wires if wire == AUTO else {Generation(wire): wires[Generation(wire)]}
         self._server: asyncio.Server | None = None
         self._tasks: dict[asyncio.Task[None], Connection] = {}
         self._checker: asyncio.Task[None] | None = None
@@ -157,7 +175,12 @@ class TcpListener:
     def _connect(self, channel: TcpChannel, address: str) -> Connection:
         session = self._clients.connect(Transport.TCP, address)
         limits = self._limits
-        wire = VsrWire(VsrSession(), self._pool, frame_size_max=limits.frame_size_max_before_login)
+        size_max = limits.frame_size_max_before_login
+
+        def choose(wire: Wire) -> None:
+            connection.wire = wire
+
+        wire = Detector(Inbox(self._pool), self._wires, choose, frame_size_max=size_max)
         connection = Connection(wire=wire, session=session, channel=channel, dispatch=self._dispatch, limits=limits)
         channel.set_unsent_size_max(limits.unread_size_max)
         task = asyncio.get_running_loop().create_task(connection.run())
@@ -167,6 +190,13 @@ class TcpListener:
             log.warning("closed %s: %d connections are open already", address, self._connections_max)
             channel.abort()
         return connection
+
+    def _classic(self, inbox: Inbox) -> Wire:
+        size_max = self._limits.frame_size_max_before_login
+        return ClassicWire(inbox, frame_size_max=size_max, random_bytes=os.urandom)
+
+    def _vsr(self, inbox: Inbox) -> Wire:
+        return VsrWire(VsrSession(), inbox, frame_size_max=self._limits.frame_size_max_before_login)
 
     async def _check(self) -> None:
         """Look for stalled peers, all at once: a timer each would cost every request."""

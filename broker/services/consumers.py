@@ -14,11 +14,17 @@ from .views import current_offset
 
 
 class Reader(msgspec.Struct):
-    """One consumer at one partition: what its offset is kept under."""
+    """One consumer at one partition: what its offset is kept under. member: who of the group it is."""
 
     kind: ConsumerKind
     id: int
     partition: Partition
+    member: Member | None = None
+
+    @property
+    def may_read(self) -> bool:
+        """Whether nobody else got the partition meanwhile."""
+        return self.member is None or self.member.owns(self.partition.id)
 
     @property
     def log_id(self) -> int:
@@ -30,7 +36,7 @@ def poller(
 ) -> Reader | None:
     """Return who polls what; None for a group member that has to ask for its partitions anew.
 
-    That is one that names a partition it does not own, or polls for the first time since they were dealt anew.
+    That is one that names a partition it does not own, or polls for the first time since those it has changed.
     Without a partition a single consumer gets the first, a group's member its own in turn. Raises Refused for what
     does not exist and for a connection that has not joined the group.
     """
@@ -65,7 +71,7 @@ def _membership(
     state: State, session: Session, stream: Stream, topic: Topic, consumer: Consumer
 ) -> tuple[Group, Member]:
     group = topic.group(consumer.id)
-    member = state.groups.member(GroupKey(stream.id, topic.id, group.id), session.client_id)
+    member = state.groups.member(GroupKey(stream.id, topic.id, group.id), session.member_id)
     if member is None:
         raise Refused(Status.CONSUMER_GROUP_MEMBER_NOT_FOUND, f"group {group.name}")
     return group, member
@@ -74,9 +80,26 @@ def _membership(
 def _owned(topic: Topic, group: Group, member: Member, partition_id: int | None) -> Reader | None:
     """Return the member's reader of a partition, None for one that it does not own."""
     partition = None if partition_id is None else topic.partition(partition_id)
-    if partition is None or partition.id not in member.partitions:
+    if partition is None or not member.owns(partition.id):
         return None
-    return Reader(ConsumerKind.GROUP, group.id, partition)
+    return Reader(ConsumerKind.GROUP, group.id, partition, member)
+
+
+def deliver(state: State, reader: Reader, offset: int) -> None:
+    """Take note that messages up to `offset` go to a reader, which has to commit them."""
+    if reader.member is not None:
+        stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
+        if stored is None or stored < offset:
+            reader.member.polled(reader.partition.id, offset)
+
+
+async def commit(state: State, stream: Stream, topic: Topic, reader: Reader, offset: int) -> None:
+    """Store a reader's offset. A partition that another member of its group waits for may go to that one now."""
+    persisted = topic.settings.offsets_persisted
+    await state.offsets.store(reader.log_id, reader.kind, reader.id, offset, persisted=persisted)
+    member, partition_id = reader.member, reader.partition.id
+    if member is not None and member.committed(partition_id, offset):
+        state.groups.hand_over(GroupKey(stream.id, topic.id, reader.id), member, partition_id)
 
 
 async def get(state: State, _session: Session, command: model.GetConsumerOffset) -> model.ConsumerOffset | None:
@@ -100,8 +123,7 @@ async def store(state: State, session: Session, command: model.StoreConsumerOffs
     reader = owner(state, session, stream, topic, command.consumer, command.partition_id)
     if command.offset >= state.logs.of(reader.partition).bounds.next:
         raise Refused(Status.INVALID_OFFSET, f"{command.offset} was never given out")
-    persisted = topic.settings.offsets_persisted
-    await state.offsets.store(reader.log_id, reader.kind, reader.id, command.offset, persisted=persisted)
+    await commit(state, stream, topic, reader, command.offset)
 
 
 async def delete(state: State, session: Session, command: model.DeleteConsumerOffset) -> None:

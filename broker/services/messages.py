@@ -12,7 +12,7 @@ from ..catalog import Stream, Topic
 from ..dedup import Run, Window
 from ..session import Session
 from ..state import State
-from .consumers import Reader, poller
+from .consumers import Reader, commit, deliver, poller
 from .views import current_offset
 
 # What a poll may return however many answers wait to be sent.
@@ -105,10 +105,14 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     if command.count and start < bounds.next:
         start, chunks = await _read(log, start, ReadLimit(command.count, _poll_size_max(state)))
     records, offsets = select(chunks, start, command.count)
-    is_held = reader.log_id == log_id and state.logs.holds(log_id)  # it may have been emptied or deleted meanwhile
-    if command.auto_commit and offsets and is_held:
-        persisted = topic.settings.offsets_persisted
-        await state.offsets.store(reader.log_id, reader.kind, reader.id, offsets[-1], persisted=persisted)
+    if offsets:
+        if not reader.may_read:  # the disk was slow, and the group changed
+            return Polled(RESYNC_PARTITION, 0, 0, [])
+        is_held = reader.log_id == log_id and state.logs.holds(log_id)  # it may have been emptied or deleted meanwhile
+        if is_held and command.auto_commit:
+            await commit(state, stream, topic, reader, offsets[-1])
+        elif is_held:
+            deliver(state, reader, offsets[-1])
     state.counters.read_bytes += sum(map(len, records))
     return Polled(reader.partition.id, current_offset(log.bounds), len(offsets), records)
 

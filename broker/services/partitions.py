@@ -2,6 +2,7 @@
 
 from ...protocol.errors import Refused, Status
 from ...protocol.model import partitions as model
+from ...protocol.model.messages import FlushUnsavedBuffer
 from .. import events
 from ..session import Session
 from ..state import State
@@ -43,6 +44,14 @@ async def delete_segments(state: State, _session: Session, command: model.Delete
     except FileNotFoundError:
         if log.bounds.segments:
             raise  # else the log went meanwhile, and its files with it
+
+
+async def flush(state: State, _session: Session, command: FlushUnsavedBuffer) -> None:
+    """Make a partition's messages durable, also without `fsync`: they are written already, less would be nothing."""
+    _, topic = state.catalog.topic(command.stream, command.topic)
+    await state.logs.of(topic.partition(command.partition_id)).flush()
+    if not state.catalog.is_durable:
+        await state.catalog.sync()  # else a power failure could take the topic with the messages in it
 
 
 def _check_count(count: int) -> None:

@@ -57,6 +57,7 @@ async def purge(state: State, _session: Session, command: model.PurgeStream) -> 
     gone = log_ids(stream.topics)
     state.catalog.record(events.StreamPurged(stream.id))
     for topic in stream.topics:
+        state.groups.purge(stream.id, topic.id)
         state.windows.drop((stream.id, topic.id))
         state.logs.open(topic)
     await state.catalog.sync()

@@ -13,7 +13,7 @@ from ...protocol.model import system as model
 from .. import topic_options
 from ..session import Session
 from ..state import State
-from .views import bounds_of, client_details, client_view, segments_of
+from .views import bounds_of, client_details, client_view, node_view, segments_of
 
 # What SDKs compare with: the release of Iggy whose clients this server was made for.
 IGGY_SEMVER = 9000
@@ -21,6 +21,11 @@ SERVER_VERSION = f"0.9.0+pybroker.{__version__}"
 _TOPIC_SCOPE = 1
 _SCOPES = (1, 2, 3)
 _PROCESS = psutil.Process()
+# CPU figures are averages since they were last asked for, the first time since now. The first look at the memory takes
+# 4 ms, later ones 0.03 ms.
+_PROCESS.cpu_percent()
+psutil.cpu_percent()
+psutil.virtual_memory()
 
 
 async def ping(_state: State, _session: Session, _command: model.Ping) -> None:
@@ -32,6 +37,8 @@ async def me(state: State, session: Session, _command: model.GetMe) -> model.Cli
 
 
 async def client(state: State, _session: Session, command: model.GetClient) -> model.ClientDetails | None:
+    if not command.client_id:
+        raise Refused(Status.INVALID_CLIENT_ID, "ids of clients begin with 1")
     found = state.clients.find(command.client_id)
     return client_details(state, found) if found else None
 
@@ -44,16 +51,7 @@ async def cluster_metadata(
     state: State, _session: Session, _command: model.GetClusterMetadata
 ) -> model.ClusterMetadata:
     """Name exactly one node: with two, clients would go and look for the leader."""
-    ports = state.ports
-    node = model.ClusterNode(
-        name="pybroker",
-        ip="127.0.0.1",
-        tcp_port=ports.get("tcp", 0),
-        quic_port=ports.get("quic", 0),
-        http_port=ports.get("http", 0),
-        websocket_port=ports.get("websocket", 0),
-    )
-    return model.ClusterMetadata("single-node", [node])
+    return model.ClusterMetadata("single-node", [node_view(state)])
 
 
 async def describe_options(state: State, _session: Session, command: model.DescribeOptions) -> model.OptionSpecs:

@@ -77,6 +77,7 @@ async def purge(state: State, _session: Session, command: model.PurgeTopic) -> N
     stream, topic = state.catalog.topic(command.stream, command.topic)
     gone = log_ids([topic])
     state.catalog.record(events.TopicPurged(stream.id, topic.id))
+    state.groups.purge(stream.id, topic.id)
     state.windows.drop((stream.id, topic.id))
     state.logs.open(topic)
     await state.catalog.sync()

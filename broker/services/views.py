@@ -1,10 +1,11 @@
 """How the catalog's things look to clients: names, ids and what their logs hold."""
 
-from ...protocol.model import groups, partitions, streams, system, topics
+from ...protocol.model import groups, partitions, streams, system, topics, users
 from ...protocol.primitives import U32_MAX
 from ...storage.engine import Bounds
-from ..catalog import Group, Partition, Stream, Topic
+from ..catalog import Group, Partition, Stream, Topic, User
 from ..groups import GroupKey
+from ..permissions import ROOT, ROOT_ID
 from ..session import Session
 from ..state import State
 from ..topic_options import derived
@@ -80,8 +81,29 @@ def group_view(state: State, key: GroupKey, topic: Topic, group: Group) -> group
 
 
 def group_details(state: State, key: GroupKey, topic: Topic, group: Group) -> groups.GroupDetails:
-    members = [groups.GroupMember(member.id, member.partitions) for member in state.groups.members(key)]
+    members = [groups.GroupMember(member.id, member.owned) for member in state.groups.members(key)]
     return groups.GroupDetails(group_view(state, key, topic, group), members)
+
+
+def node_view(state: State) -> system.ClusterNode:
+    """Return this server as the one node of a cluster."""
+    ports = state.ports
+    return system.ClusterNode(
+        name="pybroker",
+        ip="127.0.0.1",
+        tcp_port=ports.get("tcp", 0),
+        quic_port=ports.get("quic", 0),
+        http_port=ports.get("http", 0),
+        websocket_port=ports.get("websocket", 0),
+    )
+
+
+def user_view(user: User) -> users.User:
+    return users.User(user.id, user.created_at_us, user.status, user.name)
+
+
+def user_details(user: User) -> users.UserDetails:
+    return users.UserDetails(user_view(user), ROOT if user.id == ROOT_ID else user.permissions)
 
 
 def client_view(state: State, session: Session) -> system.Client:

@@ -46,4 +46,21 @@ class Polled(msgspec.Struct):
     records: list[Buffer]
 
 
+class FlushUnsavedBuffer(msgspec.Struct):
+    """Make a partition's messages durable. fsync False asks for less than is always the case."""
+
+    stream: Identifier
+    topic: Identifier
+    partition_id: int
+    fsync: bool
+
+
+class PollMessagesOnPrimary(PollMessages, frozen=True):
+    """A poll whose offsets have to be committed by the server that owns the partition. There is one."""
+
+
+class GetPollRouting(PollMessages, frozen=True):
+    """Ask which server a poll goes to."""
+
+
 RESYNC_PARTITION = 0xFFFFFFFF

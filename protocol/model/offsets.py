@@ -12,6 +12,10 @@ class GetConsumerOffset(msgspec.Struct):
     partition_id: int | None
 
 
+class GetConsumerOffsetRouting(GetConsumerOffset):
+    """Ask which server offsets are stored at."""
+
+
 class StoreConsumerOffset(msgspec.Struct):
     consumer: Consumer
     stream: Identifier

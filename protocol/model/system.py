@@ -2,7 +2,7 @@
 
 import msgspec
 
-from ..primitives import Transport, ValueKind
+from ..primitives import SnapshotCompression, SnapshotKind, Transport, ValueKind
 
 
 class Ping(msgspec.Struct):
@@ -129,3 +129,34 @@ class ClientDetails(msgspec.Struct):
 
 class Clients(msgspec.Struct):
     clients: list[Client]
+
+
+class GetSnapshot(msgspec.Struct):
+    compression: SnapshotCompression
+    kinds: list[SnapshotKind]
+
+
+class Snapshot(msgspec.Struct):
+    """zip: the bytes of a zip file."""
+
+    zip: bytes
+
+
+class AttachConsumerSession(msgspec.Struct):
+    """Act as the group member that another connection of the same user is.
+
+    client: the u128 that the other connection registered with, as 16 bytes. session: its fence.
+    """
+
+    client: bytes
+    session: int
+    metadata_watermark: int
+
+
+class ConsumerRouting(msgspec.Struct):
+    """Where to poll and store offsets: for one server always here."""
+
+    client: bytes
+    session: int
+    metadata_watermark: int
+    primary: ClusterNode

@@ -87,6 +87,39 @@ def counted(item: Codec[T]) -> Codec[list[T]]:
     return Codec(read, write)
 
 
+def few(item: Codec[T]) -> Codec[list[T]]:
+    """Describe a u8 count and that many items."""
+
+    def read(reader: Reader) -> list[T]:
+        return [item.read(reader) for _ in range(reader.u8())]
+
+    def write(writer: Writer, values: Sequence[T]) -> None:
+        writer.u8(len(values))
+        for value in values:
+            item.write(writer, value)
+
+    return Codec(read, write)
+
+
+def optional(item: Codec[T]) -> Codec[T | None]:
+    """Describe a value that may be absent: a u8 that says whether it follows, and the value."""
+
+    def read(reader: Reader) -> T | None:
+        return item.read(reader) if reader.u8() else None
+
+    def write(writer: Writer, value: T | None) -> None:
+        writer.u8(int(value is not None))
+        if value is not None:
+            item.write(writer, value)
+
+    return Codec(read, write)
+
+
+def fixed(size: int) -> Codec[bytes]:
+    """Describe exactly `size` bytes."""
+    return Codec(lambda reader: bytes(reader.take(size)), Writer.raw)
+
+
 def sized(item: Codec[T]) -> Codec[T]:
     """Describe a u32 size and a value that fills exactly that many bytes."""
 

@@ -25,7 +25,10 @@ from ..primitives import (
     PartitioningKind,
     PollingKind,
     PollingStrategy,
+    SnapshotCompression,
+    SnapshotKind,
     Transport,
+    UserStatus,
     ValueKind,
 )
 from ..reader import Reader, Writer
@@ -231,7 +234,10 @@ COMPRESSION = enum(Compression)
 CONSUMER_KIND = enum(ConsumerKind)
 PARTITIONING_KIND = enum(PartitioningKind)
 POLLING_KIND = enum(PollingKind)
+SNAPSHOT_COMPRESSION = enum(SnapshotCompression)
+SNAPSHOT_KIND = enum(SnapshotKind)
 TRANSPORT = enum(Transport)
+USER_STATUS = enum(UserStatus, Status.INVALID_USER_STATUS)
 VALUE_KIND = enum(ValueKind, Status.INVALID_HEADER_KIND)
 CONSUMER = Codec(lambda reader: Consumer(CONSUMER_KIND.read(reader), _read_identifier(reader)), _write_consumer)
 PARTITIONING = Codec(_read_partitioning, _write_partitioning)

@@ -35,7 +35,8 @@ CONSUMER_OF_TOPIC: dict[str, Codec[Any]] = {
     "partition_id": PARTITION_ID,
 }
 _FRONT = layout(_Front, **CONSUMER_OF_TOPIC)
-_WHOLE = layout(PollMessages, **CONSUMER_OF_TOPIC, strategy=STRATEGY, count=U32, auto_commit=FLAG)
+POLL: dict[str, Codec[Any]] = {**CONSUMER_OF_TOPIC, "strategy": STRATEGY, "count": U32, "auto_commit": FLAG}
+_WHOLE = layout(PollMessages, **POLL)
 
 
 @lru_cache(_FRONTS_MAX)

@@ -4,9 +4,20 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..model import groups, messages, offsets, partitions, streams, system, topics, users
-from .codec import F32, U8, U16, U32, U64, Codec, counted, layout, rest
-from .fields import IDENTIFIER, NAME, TEXT, TRANSPORT
+from ..model import groups, messages, offsets, partitions, streams, system, tokens, topics, users
+from .codec import F32, U8, U16, U32, U64, Codec, counted, few, layout, rest
+from .fields import (
+    FLAG,
+    IDENTIFIER,
+    NAME,
+    RAW,
+    SHORT_TEXT,
+    SNAPSHOT_COMPRESSION,
+    SNAPSHOT_KIND,
+    TEXT,
+    TRANSPORT,
+)
+from .permissions import GRANTED
 from .polls import CONSUMER_OF_TOPIC, POLL_MESSAGES
 
 Codecs = dict[type[Struct], Codec[Any]]
@@ -14,6 +25,7 @@ Codecs = dict[type[Struct], Codec[Any]]
 STREAM_ID: dict[str, Codec[Any]] = {"stream": IDENTIFIER}
 TOPIC_ID = STREAM_ID | {"topic": IDENTIFIER}
 GROUP_ID = TOPIC_ID | {"group": IDENTIFIER}
+USER_ID: dict[str, Codec[Any]] = {"user": IDENTIFIER}
 
 CLUSTER_NODE = layout(
     system.ClusterNode,
@@ -73,6 +85,7 @@ PARTITION = layout(
 )
 GROUP = layout(groups.Group, id=U32, partitions_count=U32, members_count=U32, name=NAME)
 GROUP_MEMBER = layout(groups.GroupMember, id=U32, partitions=counted(U32))
+TOKEN = layout(tokens.Token, name=NAME, expires_at_us=U64)
 
 SHARED: Codecs = {
     system.Ping: layout(system.Ping),
@@ -85,8 +98,21 @@ SHARED: Codecs = {
     system.GetClients: layout(system.GetClients),
     system.ClientDetails: layout(system.ClientDetails, client=CLIENT, groups=rest(GROUP_REFERENCE)),
     system.Clients: layout(system.Clients, clients=rest(CLIENT)),
+    system.GetSnapshot: layout(system.GetSnapshot, compression=SNAPSHOT_COMPRESSION, kinds=few(SNAPSHOT_KIND)),
+    system.Snapshot: layout(system.Snapshot, zip=RAW),
     users.Logout: layout(users.Logout),
+    users.GetUser: layout(users.GetUser, **USER_ID),
+    users.GetUsers: layout(users.GetUsers),
+    users.DeleteUser: layout(users.DeleteUser, **USER_ID),
+    users.UpdatePermissions: layout(users.UpdatePermissions, **USER_ID, permissions=GRANTED),
+    users.ChangePassword: layout(users.ChangePassword, **USER_ID, current_password=SHORT_TEXT, new_password=SHORT_TEXT),
+    tokens.GetTokens: layout(tokens.GetTokens),
+    tokens.CreateToken: layout(tokens.CreateToken, name=SHORT_TEXT, expiry_us=U64),
+    tokens.DeleteToken: layout(tokens.DeleteToken, name=SHORT_TEXT),
+    tokens.Tokens: layout(tokens.Tokens, tokens=rest(TOKEN)),
+    tokens.RawToken: layout(tokens.RawToken, token=SHORT_TEXT),
     messages.PollMessages: POLL_MESSAGES,
+    messages.FlushUnsavedBuffer: layout(messages.FlushUnsavedBuffer, **TOPIC_ID, partition_id=U32, fsync=FLAG),
     offsets.GetConsumerOffset: layout(offsets.GetConsumerOffset, **CONSUMER_OF_TOPIC),
     offsets.ConsumerOffset: layout(offsets.ConsumerOffset, partition_id=U32, current_offset=U64, stored_offset=U64),
     streams.GetStream: layout(streams.GetStream, **STREAM_ID),

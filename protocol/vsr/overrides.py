@@ -1,18 +1,32 @@
 """The layouts of the vsr wire, protocol 0.11 (Iggy 0.9): what it shares and what only it has."""
 
-from ..model import groups, messages, offsets, streams, system, topics
-from ..payloads.codec import U8, U32, U64, counted, layout, rest
+from ..model import groups, messages, offsets, streams, system, topics, users
+from ..payloads.codec import U8, U32, U64, counted, fixed, layout, optional, rest
 from ..payloads.fields import (
     ACK_LEVEL,
     COMPRESSION,
     NAME,
     OPTIONS,
     OPTIONS_BLOCK,
+    SHORT_TEXT,
     TEXT,
+    USER_STATUS,
     VALUE,
     VALUE_KIND,
 )
-from ..payloads.shared import CONSUMER_OF_TOPIC, GROUP_ID, PARTITION, SHARED, STREAM_ID, TOPIC_ID, Codecs
+from ..payloads.permissions import GRANTED, SHOWN
+from ..payloads.polls import POLL
+from ..payloads.shared import (
+    CLUSTER_NODE,
+    CONSUMER_OF_TOPIC,
+    GROUP_ID,
+    PARTITION,
+    SHARED,
+    STREAM_ID,
+    TOPIC_ID,
+    USER_ID,
+    Codecs,
+)
 from .messages import POLLED, SEND_MESSAGES, SENT
 
 STREAM = layout(
@@ -40,8 +54,28 @@ TOPIC = layout(
     derived=OPTIONS_BLOCK,
 )
 OPTION_SPEC = layout(system.OptionSpec, key=NAME, kind=VALUE_KIND, default=VALUE, description=TEXT)
+USER = layout(users.User, id=U32, created_at_us=U64, status=USER_STATUS, username=NAME, options=OPTIONS_BLOCK)
+CONSUMER_SESSION = {"client": fixed(16), "session": U64, "metadata_watermark": U64}
 
 CODECS: Codecs = SHARED | {
+    system.AttachConsumerSession: layout(system.AttachConsumerSession, **CONSUMER_SESSION),
+    system.ConsumerRouting: layout(system.ConsumerRouting, **CONSUMER_SESSION, primary=CLUSTER_NODE),
+    users.CreateUser: layout(
+        users.CreateUser,
+        username=SHORT_TEXT,
+        password=SHORT_TEXT,
+        status=USER_STATUS,
+        permissions=GRANTED,
+        options=OPTIONS,
+    ),
+    users.UpdateUser: layout(
+        users.UpdateUser, **USER_ID, username=optional(SHORT_TEXT), status=optional(USER_STATUS), options=OPTIONS
+    ),
+    users.UserDetails: layout(users.UserDetails, user=USER, permissions=SHOWN),
+    users.Users: layout(users.Users, users=rest(USER)),
+    messages.PollMessagesOnPrimary: layout(messages.PollMessagesOnPrimary, **POLL),
+    messages.GetPollRouting: layout(messages.GetPollRouting, **POLL),
+    offsets.GetConsumerOffsetRouting: layout(offsets.GetConsumerOffsetRouting, **CONSUMER_OF_TOPIC),
     system.DescribeOptions: layout(system.DescribeOptions, scope=U8),
     system.OptionSpecs: layout(system.OptionSpecs, specs=counted(OPTION_SPEC)),
     messages.SendMessages: SEND_MESSAGES,

@@ -9,12 +9,17 @@ Nothing on the wire tells the two apart but their shape: a password body that en
 body with an empty context always ends a byte short of it.
 """
 
+from typing import TypeVar
+
 from ..batch import Buffer
 from ..errors import Status, WireError
+from ..model.tokens import LoginWithToken
 from ..model.users import LoggedIn, Login
 from ..payloads.fields import SHORT_TEXT, TEXT
 from ..reader import Reader, Writer
 from .frames import RequestHeader
+
+L = TypeVar("L", Login, LoginWithToken)
 
 OLDEST_VERSION = 11 << 10  # 0.11.0, packed as major << 20 | minor << 10 | patch
 NEWEST_VERSION = OLDEST_VERSION
@@ -63,7 +68,7 @@ class VsrSession:
         return reply
 
 
-def read_login(body: memoryview) -> Login:
+def read_login(body: memoryview) -> Login | LoginWithToken:
     """Decode a register body. Raises WireError; its status says whether the version or the layout is at fault."""
     reader = Reader(body)
     version = reader.u32()
@@ -72,21 +77,16 @@ def read_login(body: memoryview) -> Login:
     sdk = f"{SHORT_TEXT.read(reader)}/{SHORT_TEXT.read(reader)}"
     start = reader.position
     try:
-        login = Login(SHORT_TEXT.read(reader), SHORT_TEXT.read(reader), sdk, TEXT.read(reader))
-        if reader.remaining:
-            raise WireError(reader.position, "the login's end", f"{reader.remaining} bytes more")
+        return _whole(reader, Login(SHORT_TEXT.read(reader), SHORT_TEXT.read(reader), sdk, TEXT.read(reader)))
     except WireError:
-        _read_token_login(Reader(body, start))
-        raise WireError(start, "a known token", "another", Status.INVALID_PERSONAL_ACCESS_TOKEN) from None
-    return login
+        reader = Reader(body, start)
+        return _whole(reader, LoginWithToken(SHORT_TEXT.read(reader), sdk, TEXT.read(reader)))
 
 
-def _read_token_login(reader: Reader) -> None:
-    """Check that what follows has the shape of a login with a token: there are no tokens yet that it could name."""
-    SHORT_TEXT.read(reader)
-    TEXT.read(reader)
+def _whole(reader: Reader, login: L) -> L:
     if reader.remaining:
         raise WireError(reader.position, "the login's end", f"{reader.remaining} bytes more")
+    return login
 
 
 def write_logged_in(reply: LoggedIn) -> bytearray:

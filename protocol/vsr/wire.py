@@ -12,8 +12,9 @@ import msgspec
 from ..batch import Buffer
 from ..commands import BY_CODE, BY_OPERATION, Command
 from ..errors import Status, WireError
-from ..inbox import Inbox, Pool
+from ..inbox import Inbox
 from ..model.messages import Polled
+from ..model.tokens import LoginWithToken
 from ..model.users import LoggedIn, Logout
 from ..wire import Request
 from . import frames, session
@@ -34,6 +35,7 @@ _LOGIN_REASONS = {
     Status.INVALID_PASSWORD: Reason.INVALID_CREDENTIALS,
     Status.USER_INACTIVE: Reason.INVALID_CREDENTIALS,
     Status.INVALID_PERSONAL_ACCESS_TOKEN: Reason.INVALID_TOKEN,
+    Status.PERSONAL_ACCESS_TOKEN_EXPIRED: Reason.INVALID_TOKEN,
     Status.INCOMPATIBLE_PROTOCOL_VERSION: Reason.INCOMPATIBLE_VERSION,
 }
 _REASONS = {
@@ -46,10 +48,12 @@ _REASONS = {
 class VsrWire:
     """The wire of one connection, or of one QUIC stream. `session` is the connection's."""
 
-    def __init__(self, vsr: session.VsrSession, pool: Pool, *, frame_size_max: int) -> None:
+    def __init__(self, vsr: session.VsrSession, inbox: Inbox, *, frame_size_max: int) -> None:
         self.frame_size_max = frame_size_max
+        self.pause_s = 0.0
         self._session = vsr
-        self._inbox = Inbox(lambda data: frames.measure(data, self.frame_size_max), pool)
+        self._inbox = inbox
+        inbox.measure = self._measure
 
     @property
     def unread(self) -> int:
@@ -82,6 +86,8 @@ class VsrWire:
     def refuse(self, request: Request, status: Status) -> list[Buffer]:
         header: RequestHeader = request.tag
         if header.operation == frames.REGISTER and (reason := _LOGIN_REASONS.get(status)):
+            if status is Status.USER_INACTIVE and isinstance(request.command, LoginWithToken):
+                reason = Reason.USER_INACTIVE
             return [_evict(header, reason)]
         if header.operation > frames.LOGOUT and (reason := _REASONS.get(status)):
             return [_evict(header, reason)]
@@ -90,6 +96,9 @@ class VsrWire:
         if header.operation in frames.FRAMED:
             return self._answer(header, _FAILURE.pack(1, 0, status))
         return self._answer(header, b"", status)
+
+    def _measure(self, data: memoryview) -> int:
+        return frames.measure(data, self.frame_size_max)
 
     def _request(self, frame: memoryview) -> Request:
         header = frames.read_request(frame)
@@ -164,9 +173,11 @@ def _login(header: RequestHeader, body: memoryview) -> Request:
     if header.session or header.request:
         return Request(None, header, Status.INVALID_FORMAT)
     try:
-        return Request(session.read_login(body), header)
+        login = session.read_login(body)
     except WireError as error:
         return Request(None, header, error.status)
+    login.client = header.client
+    return Request(login, header)
 
 
 def _evict(header: RequestHeader, reason: Reason) -> bytes:

@@ -21,6 +21,7 @@ from pybroker.protocol.model.groups import CreateConsumerGroup, DeleteConsumerGr
 from pybroker.protocol.model.partitions import CreatePartitions, DeletePartitions
 from pybroker.protocol.model.streams import CreateStream, DeleteStream, PurgeStream, UpdateStream
 from pybroker.protocol.model.topics import CreateTopic, DeleteTopic, PurgeTopic, UpdateTopic
+from pybroker.protocol.primitives import Permissions, StreamPermissions, TopicPermissions, UserStatus
 from pybroker.storage.memory import MemoryJournal
 from support.broker import Broker, text_option
 
@@ -316,6 +317,8 @@ async def test_event_is_written_before_it_is_applied() -> None:
 
 
 SETTINGS = defaults(Broker().config)
+HELD = Permissions(read_streams=True, streams={3: StreamPermissions(topics={4: TopicPermissions(True)})})
+STORED = [False] * 5 + [True] + [False] * 4 + [{3: [False] * 6 + [{4: [True, False, False, False]}]}]
 EVENTS = [
     (events.StreamCreated(1, "s", 2), ["StreamCreated", 1, "s", 2]),
     (events.StreamRenamed(1, "s"), ["StreamRenamed", 1, "s"]),
@@ -327,7 +330,15 @@ EVENTS = [
     (events.PartitionsDeleted(1, 2, 3), ["PartitionsDeleted", 1, 2, 3]),
     (events.GroupCreated(1, 2, 3, "g"), ["GroupCreated", 1, 2, 3, "g"]),
     (events.GroupDeleted(1, 2, 3), ["GroupDeleted", 1, 2, 3]),
-    (events.UserCreated(1, "u", "hash", 2), ["UserCreated", 1, "u", "hash", 2]),
+    (events.UserCreated(1, "u", "hash", 2), ["UserCreated", 1, "u", "hash", 2, 1, None]),
+    (events.UserCreated(1, "u", "hash", 2, UserStatus.INACTIVE, HELD), ["UserCreated", 1, "u", "hash", 2, 2, STORED]),
+    (events.UserUpdated(1, "u", UserStatus.ACTIVE), ["UserUpdated", 1, "u", 1]),
+    (events.UserDeleted(1), ["UserDeleted", 1]),
+    (events.PasswordChanged(1, "hash"), ["PasswordChanged", 1, "hash"]),
+    (events.PermissionsUpdated(1, HELD), ["PermissionsUpdated", 1, STORED]),
+    (events.PermissionsUpdated(1, None), ["PermissionsUpdated", 1, None]),
+    (events.TokenCreated(1, "tok", b"digest", 3, 2), ["TokenCreated", 1, "tok", b"digest", 3, 2]),
+    (events.TokenDeleted(1, "tok"), ["TokenDeleted", 1, "tok"]),
 ]
 
 
@@ -347,3 +358,71 @@ def test_event_is_stored_as_an_array_with_its_tag_first(event: events.AnyEvent, 
 )
 def test_topic_events_read_back_as_they_were(event: events.AnyEvent) -> None:
     assert events.decode(events.encode(event)) == event
+
+
+def without_rights(snapshot: bytes) -> bytes:
+    """Return a snapshot as it was written when there was no status, permissions and tokens."""
+    state = msgspec.msgpack.decode(snapshot)
+    for user in state["users"]["items"].values():
+        for name in ("status", "permissions", "tokens"):
+            del user[name]
+    return msgspec.msgpack.encode(state)
+
+
+@pytest.mark.parametrize("folded", [False, True])
+async def test_users_of_older_releases_are_active_and_hold_nothing(folded: bool) -> None:
+    journal = MemoryJournal()
+    journal.append(msgspec.msgpack.encode(["UserCreated", 0, "iggy", "hash", 2]))
+    if folded:
+        journal.snapshot(without_rights(msgspec.msgpack.encode(Catalog(journal)._state)))
+    user = Catalog(journal).user("iggy")
+    assert user == catalog_module.User(0, "iggy", "hash", 2, UserStatus.ACTIVE, None, {})
+
+
+USER_EVENTS: list[events.AnyEvent] = [
+    events.StreamCreated(3, "s", 1),
+    events.TopicCreated(3, 4, "t", 1, SETTINGS, (), 1),
+    events.UserCreated(0, "iggy", "hash", 2),
+    events.UserCreated(1, "bob", "hash", 2, UserStatus.INACTIVE, HELD),
+    events.TokenCreated(0, "tok", b"first", 30, 20),
+    events.TokenCreated(0, "for-ever", b"second", 0, 21),
+    events.TokenCreated(1, "tok", b"third", 30, 22),
+    events.PasswordChanged(1, "other hash"),
+    events.UserUpdated(1, "robert", UserStatus.ACTIVE),
+    events.PermissionsUpdated(0, HELD),
+    events.TokenCreated(0, "later", b"fourth", 0, 30),
+    events.TopicDeleted(3, 4),
+    events.TokenDeleted(0, "later"),
+    events.StreamDeleted(3),
+    events.UserDeleted(1),
+    events.UserCreated(1, "carol", "hash", 40),
+]
+
+
+@pytest.mark.parametrize("folded_at", range(len(USER_EVENTS) + 1))
+def test_users_and_tokens_are_the_same_after_a_replay_and_after_a_snapshot(folded_at: int) -> None:
+    journal = MemoryJournal()
+    catalog = Catalog(journal)
+    for event in USER_EVENTS[:folded_at]:
+        catalog.record(event)
+    journal.snapshot(msgspec.msgpack.encode(catalog._state))
+    again = Catalog(journal)
+    for event in USER_EVENTS[folded_at:]:
+        catalog.apply(event)
+        again.record(event)
+    replayed = Catalog(journal)
+    assert again._state == replayed._state == catalog._state
+    for digest in (b"first", b"second", b"third", b"fourth"):
+        found = replayed.token(digest)
+        assert found == again.token(digest) == catalog.token(digest)
+        assert (found is not None) == (digest == b"second")
+
+
+def test_token_that_is_looked_up_is_its_users(broker: Broker) -> None:
+    catalog = broker.state.catalog
+    catalog.record(events.TokenCreated(1, "tok", b"digest", 0, 1))
+    found = catalog.token(b"digest")
+    assert found is not None
+    assert found[0] is catalog.user("bob")
+    assert found[1] is catalog.user("bob").tokens["tok"]
+    assert catalog.token(b"another") is None

@@ -77,6 +77,8 @@ def test_defaults_are_those_of_the_facts() -> None:
     assert (config.pybroker.frame_size_max, config.pybroker.frame_size_max_before_login) == (2**26, 2**16)
     assert (config.pybroker.unread_size_max, config.pybroker.poll_size_max) == (2**20, 63 * 2**20)
     assert config.pybroker.requests_per_turn_max == 64
+    assert (config.heartbeat.enabled, config.heartbeat.interval_us) == (True, 30_000_000)
+    assert config.consumer_group.rebalancing_timeout_us == 30_000_000
 
 
 @pytest.mark.parametrize("name", GENERATIONS)
@@ -84,7 +86,12 @@ def test_both_generations_of_iggys_file_load_without_a_warning(name: str, tmp_pa
     loaded = load(GOLDEN / name, {}, cwd=tmp_path)
     assert warnings(loaded) == []
     # Where the generations differ, our default is that of 0.9.
-    older = {"system.partition.validate_checksum": False, "data_maintenance.messages.cleaner_enabled": False}
+    older = {
+        "system.partition.validate_checksum": False,
+        "data_maintenance.messages.cleaner_enabled": False,
+        "heartbeat.enabled": False,
+        "heartbeat.interval": 5_000_000,
+    }
     assert loaded.config == with_values(Config(), older if name == "server-0.8.toml" else {})
 
 

@@ -15,7 +15,7 @@ from pybroker.broker.connection import WRITE_SIZE, Connection, Limits
 from pybroker.broker.session import Session
 from pybroker.protocol.batch import Buffer
 from pybroker.protocol.commands import BY_REQUEST
-from pybroker.protocol.inbox import Pool
+from pybroker.protocol.inbox import Inbox, Pool
 from pybroker.protocol.model.messages import PollMessages, SendMessages
 from pybroker.protocol.model.streams import CreateStream, GetStreams
 from pybroker.protocol.model.system import GetClient, Ping
@@ -85,7 +85,7 @@ class Peer:
         self.number = 0
         vsr = VsrSession()
         size_max = limits.frame_size_max if signed_in else limits.frame_size_max_before_login
-        self.wire = VsrWire(vsr, Pool(), frame_size_max=size_max)
+        self.wire = VsrWire(vsr, Inbox(Pool()), frame_size_max=size_max)
         if signed_in:
             vsr.bind(CLIENT.to_bytes(16, "little"), self.session.epoch)
         self.connection = Connection(

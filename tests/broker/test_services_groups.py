@@ -85,7 +85,7 @@ async def test_members_share_the_partitions(broker: Broker) -> None:
         await broker.ask(JOIN, member)
     details = await broker.ask(GET)
     ids = [member.client_id for member in members]
-    assert details == GroupDetails(Group(0, 3, 2, "g"), [GroupMember(ids[0], [0, 2]), GroupMember(ids[1], [1])])
+    assert details == GroupDetails(Group(0, 3, 2, "g"), [GroupMember(ids[0], [0, 1]), GroupMember(ids[1], [2])])
 
 
 async def test_member_learns_its_partitions_and_the_generation(broker: Broker) -> None:
@@ -94,8 +94,8 @@ async def test_member_learns_its_partitions_and_the_generation(broker: Broker) -
     await broker.ask(JOIN, first)
     assert await broker.ask(SYNC, first) == GroupAssignment(1, [0, 1, 2])
     await broker.ask(JOIN, second)
-    assert await broker.ask(SYNC, first) == GroupAssignment(2, [0, 2])
-    assert await broker.ask(SYNC, second) == GroupAssignment(2, [1])
+    assert await broker.ask(SYNC, first) == GroupAssignment(2, [0, 1])
+    assert await broker.ask(SYNC, second) == GroupAssignment(2, [2])
     await broker.ask(LEAVE, first)
     assert await broker.ask(SYNC, second) == GroupAssignment(3, [0, 1, 2])
     assert await broker.ask(SYNC, first) is None

@@ -1,13 +1,19 @@
 """Partitions and segments: more, fewer, and the oldest data away."""
 
+import errno
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import pytest
 from msgspec import Struct
 from pybroker.protocol.errors import Status
+from pybroker.protocol.model.messages import FlushUnsavedBuffer
 from pybroker.protocol.model.offsets import StoreConsumerOffset
 from pybroker.protocol.model.partitions import CreatePartitions, DeletePartitions, DeleteSegments
 from pybroker.protocol.model.topics import GetTopic
 from pybroker.protocol.primitives import Consumer, ConsumerKind
 from support.broker import NEXT, READER, TINY_SEGMENTS, Broker, polled_offsets
+from support.engines import Stage
 
 REFUSED = [
     (CreatePartitions("x", "t", 1), Status.STREAM_ID_NOT_FOUND),
@@ -22,6 +28,9 @@ REFUSED = [
     (DeleteSegments("x", "t", 0, 1), Status.STREAM_ID_NOT_FOUND),
     (DeleteSegments("s", "x", 0, 1), Status.TOPIC_ID_NOT_FOUND),
     (DeleteSegments("s", "t", 3, 1), Status.PARTITION_NOT_FOUND),
+    (FlushUnsavedBuffer("x", "t", 0, True), Status.STREAM_ID_NOT_FOUND),
+    (FlushUnsavedBuffer("s", "x", 0, True), Status.TOPIC_ID_NOT_FOUND),
+    (FlushUnsavedBuffer("s", "t", 3, False), Status.PARTITION_NOT_FOUND),
 ]
 
 
@@ -125,3 +134,40 @@ async def test_segments_of_an_empty_partition_can_be_deleted(broker: Broker) -> 
 async def test_offsets_go_on_after_segments_are_deleted(segmented: Broker) -> None:
     await segmented.ask(DeleteSegments("s", "t", 0, 5))
     assert (await segmented.send(b"next")).base_offset == 6
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    stage = Stage("local", tmp_path)
+    yield stage
+    stage.disk.sync_fault = None
+    await stage.engine.close()
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+async def test_flushed_partition_is_synced_and_no_other(stage: Stage, fsync: bool) -> None:
+    broker = Broker(stage=stage)
+    await broker.create_topic(2)
+    for partition_id in (0, 1):
+        await broker.send(b"a", partition_id=partition_id)
+    stage.disk.synced.clear()
+    assert await broker.ask(FlushUnsavedBuffer("s", "t", 1, fsync)) is None
+    synced = list(stage.disk.synced)
+    assert {int(path.parent.name) for path in synced} == {broker.log_ids()[1]}
+    assert await broker.status(FlushUnsavedBuffer("s", "t", 1, fsync)) is Status.OK
+    assert stage.disk.synced == synced  # there was nothing new
+
+
+async def test_empty_partition_can_be_flushed(broker: Broker) -> None:
+    await broker.create_topic()
+    assert await broker.status(FlushUnsavedBuffer("s", "t", 0, True)) is Status.OK
+
+
+async def test_flush_fails_where_the_disk_does(stage: Stage) -> None:
+    broker = Broker(stage=stage)
+    await broker.create_topic()
+    await broker.send(b"a")
+    stage.disk.sync_fault = OSError(errno.EIO, "the disk is broken")
+    for _ in range(2):
+        status = await broker.status(FlushUnsavedBuffer("s", "t", 0, True))
+        assert status is Status.CANNOT_SAVE_MESSAGES_TO_SEGMENT

@@ -108,7 +108,7 @@ FATAL: dict[str, bytes] = {
     "random bytes": _noise(1),
     "other random bytes": _noise(2),
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + bytes(300),
-    "a classic ping": struct.pack("<II", 4, 1) + bytes(300),
+    "a classic frame of no command": struct.pack("<II", 4, 999) + bytes(300),
     "tls": bytes.fromhex("16030100f8010000f40303") + bytes(300),
     "a frame of 4 GiB": request_frame(size=2**32 - 1),
     "a frame over the limit": request_frame(size=64 * 2**20 + 1),
@@ -283,7 +283,7 @@ BAD_BODIES: dict[str, tuple[int, bytes, set[Status]]] = {
     "an option of 4 GiB": (CREATE_STREAM, text(b"new") + b"\x02\xff\xff\xff\xff", {Status.INVALID_FORMAT}),
     "a send of nothing": (SEND_MESSAGES, b"", {Status.INVALID_COMMAND}),
     "metadata of 4 GiB": (SEND_MESSAGES, b"\xff" * 300, {Status.INVALID_COMMAND}),
-    "an operation without a command": (141, b"", {Status.FEATURE_UNAVAILABLE}),
+    "permissions that are cut off": (145, b"\x01\x04" + bytes(4) + b"\x01\x0b" + bytes(9), {Status.INVALID_COMMAND}),
 }
 
 
@@ -308,7 +308,7 @@ async def test_a_body_that_cannot_be_read_is_refused(server: Server, witness: Wi
 BAD_REQUESTS: dict[str, tuple[int, bytes, Status]] = {
     "an unknown code": (54321, b"", Status.INVALID_COMMAND),
     "the code of a replicated command": (202, text(b"new"), Status.FEATURE_UNAVAILABLE),
-    "a code of a command to come": (31, b"", Status.INVALID_COMMAND),
+    "a user that is not named": (31, b"", Status.INVALID_COMMAND),
     "a poll of nothing": (100, b"", Status.INVALID_COMMAND),
     "a poll of junk": (100, b"\xff" * 40, Status.INVALID_COMMAND),
     "a poll with no strategy": (

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import defaultdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -251,3 +252,44 @@ async def test_a_member_takes_over_from_one_that_dies(client: IggyClient, stream
         # Those that were handled, their offsets not stored yet: the last ones of at most one batch.
         assert twice == set(mortal.handled[partition_id][-len(twice) :] if twice else ())
         assert len(twice) <= MEMBER_BATCH_LENGTH
+
+
+async def test_members_that_join_take_nothing_that_another_still_handles(
+    client: IggyClient, stream: str, server: Server
+) -> None:
+    partitions_count, per_partition = 4, 60
+    await make_topic(client, stream, "topic", partitions_count)
+    handled: list[str] = []
+    shutdown = asyncio.Event()
+
+    async def handle(message: ReceiveMessage) -> None:
+        await asyncio.sleep(0.001)  # so that members join in the midst of a batch
+        handled.append(message.payload().decode())
+
+    async def consume() -> None:
+        member = await consumer_of(await connect(server.address), stream, AFTER["each"])
+        await member.consume_messages(handle, shutdown)
+
+    async def are_handled(count: int) -> bool:
+        return len(set(handled)) >= count
+
+    async def is_fair() -> bool:
+        group = await bounded(client.get_consumer_group(stream, "topic", "group"))
+        assert group is not None
+        return sorted(len(member.partitions) for member in group.members) == [1, 1, 2]
+
+    members: list[asyncio.Future[None]] = []
+    try:
+        for start in range(0, per_partition, 20):
+            members.append(asyncio.ensure_future(consume()))
+            for partition_id in range(partitions_count):
+                texts = [f"{partition_id}-{offset}" for offset in range(start, start + 20)]
+                await send(client, stream, "topic", texts, partition_id)
+            await until(partial(are_handled, partitions_count * start + 1))
+        await until(partial(are_handled, partitions_count * per_partition))
+        await until(is_fair)
+    finally:
+        shutdown.set()  # or the client hangs
+        for member in members:
+            await bounded(member)
+    assert len(handled) == partitions_count * per_partition, "some went to two members"

@@ -3,7 +3,7 @@
 import pytest
 from apache_iggy import Consumer, IggyClient, PollingStrategy
 from pybroker.protocol.errors import Status
-from pybroker.protocol.model import groups, messages
+from pybroker.protocol.model import groups, messages, offsets, system
 from pybroker.protocol.model.messages import RESYNC_PARTITION
 from pybroker.protocol.primitives import Consumer as WireConsumer
 from pybroker.protocol.primitives import ConsumerKind, PollingKind
@@ -199,3 +199,54 @@ async def test_a_deleted_group_has_no_members_when_it_is_made_again(
     assert await owned(client, stream) == []
     assert sync(raw, stream) is None
     assert raw.ask(poll_of(stream, 0)).status == Status.CONSUMER_GROUP_MEMBER_NOT_FOUND
+
+
+async def test_what_a_member_polled_moves_to_a_newcomer_once_it_is_committed(
+    server: Server, client: IggyClient, stream: str, raw: RawClient
+) -> None:
+    await make_group(client, stream, 2)
+    join(raw, stream)
+    by_name = messages.PollMessages(GROUP, stream, "topic", 1, WireStrategy(PollingKind.NEXT), 10, False)
+    assert raw.ask(by_name).messages_count == 1
+    with RawClient(server.port) as newcomer:
+        newcomer.login()
+        join(newcomer, stream)
+        shares: list[list[int]] = []
+        for command in (None, offsets.StoreConsumerOffset(GROUP, stream, "topic", 1, 0)):
+            if command is not None:
+                assert raw.ask(command) is None
+            shares += [share.partitions for member in (raw, newcomer) if (share := sync(member, stream))]
+        assert shares == [[0], [], [0], [1]]
+        assert raw.ask(by_name).partition_id == RESYNC_PARTITION
+        assert newcomer.ask(by_name).messages_count == 0
+
+
+async def test_a_routed_connection_polls_and_commits_as_the_member(
+    server: Server, client: IggyClient, stream: str, raw: RawClient
+) -> None:
+    """The client asks this only of clusters, so the frames are made here."""
+    await make_group(client, stream, 1)
+    join(raw, stream)
+    target = (GROUP, stream, "topic", 0)
+    following = (WireStrategy(PollingKind.NEXT), 10, False)
+    route = raw.ask(messages.GetPollRouting(*target, *following))
+    assert (route.client, route.session) == (raw.client.to_bytes(16, "little"), raw.session)
+    assert route.primary.tcp_port == server.port
+    assert raw.ask(offsets.GetConsumerOffsetRouting(*target)) == route
+    with RawClient(server.port) as data:
+        data.login()
+        poll_there = messages.PollMessagesOnPrimary(*target, *following)
+        assert data.ask(poll_there).status == Status.CONSUMER_GROUP_MEMBER_NOT_FOUND
+        wrong = system.AttachConsumerSession(route.client, route.session + 1, 0)
+        assert data.ask(wrong).status == Status.INVALID_SESSION
+        assert data.ask(system.AttachConsumerSession(route.client, route.session, 0)) is None
+        assert data.ask(poll_there).messages_count == 1
+        assert data.ask(offsets.StoreConsumerOffset(*target, 0)) is None
+        assert data.ask(poll_there).messages_count == 0
+        raw.close()
+
+        async def is_cut_off() -> bool:
+            answer = data.ask(poll_there)
+            return not isinstance(answer, messages.Polled) and answer.status == Status.CONSUMER_GROUP_MEMBER_NOT_FOUND
+
+        await until(is_cut_off)

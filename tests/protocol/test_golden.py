@@ -7,20 +7,17 @@ from struct import unpack_from
 from typing import NamedTuple
 
 import pytest
-from pybroker.protocol.commands import BY_CODE, BY_OPERATION, Command
+from pybroker.protocol.commands import BY_CODE, BY_OPERATION, BY_REQUEST, Command
 from pybroker.protocol.errors import Status
-from pybroker.protocol.inbox import Pool
+from pybroker.protocol.inbox import Inbox, Pool
 from pybroker.protocol.model.users import LoggedIn, Login
-from pybroker.protocol.vsr.frames import FRAMED, HEADER_SIZE, NON_REPLICATED
+from pybroker.protocol.vsr.frames import FRAMED, HEADER_SIZE, NON_REPLICATED, REGISTER
 from pybroker.protocol.vsr.overrides import CODECS
 from pybroker.protocol.vsr.session import VsrSession
 from pybroker.protocol.vsr.wire import VsrWire
 from pybroker.protocol.wire import Request
 
 SESSION = Path(__file__).parents[1] / "golden" / "vsr-0.9.jsonl"
-# Users and tokens come with a later release: by operation, and by code under operation 2.
-LATER_OPERATIONS = frozenset(range(141, 148))
-LATER_CODES = frozenset({31, 32, 41})
 
 
 class Exchange(NamedTuple):
@@ -31,19 +28,19 @@ class Exchange(NamedTuple):
     reply: bytes
 
     @property
-    def command(self) -> Command | None:
-        if self.operation == NON_REPLICATED:
-            return BY_CODE.get(self.code)
-        return BY_OPERATION.get(self.operation)
+    def command(self) -> Command:
+        if self.operation == REGISTER:
+            return BY_REQUEST[Login]  # the capture has no login with a token
+        return BY_CODE[self.code] if self.operation == NON_REPLICATED else BY_OPERATION[self.operation]
 
     @property
     def name(self) -> str:
-        return f"{self.number}-{self.command.name if self.command else f'op{self.operation}-code{self.code}'}"
+        return f"{self.number}-{self.command.name}"
 
     @property
     def payload(self) -> bytes:
         """What the reply says, without header and result section."""
-        return self.reply[HEADER_SIZE + (4 if self.operation in FRAMED or self.operation == 1 else 0) :]
+        return self.reply[HEADER_SIZE + (4 if self.operation in FRAMED or self.operation == REGISTER else 0) :]
 
     @property
     def failure(self) -> Status:
@@ -60,7 +57,6 @@ def exchanges() -> Iterator[Exchange]:
 
 
 EXCHANGES = list(exchanges())
-OURS = [exchange for exchange in EXCHANGES if exchange.command]
 
 
 def take(wire: VsrWire, frame: bytes) -> Request:
@@ -78,25 +74,15 @@ def answer_of(exchange: Exchange, wire: VsrWire, request: Request) -> bytes:
     if exchange.failure:
         return b"".join(wire.refuse(request, exchange.failure))
     command = exchange.command
-    assert command is not None
     if isinstance(request.command, Login):
         return b"".join(wire.reply(request, LoggedIn(*unpack_from("<IQ", exchange.payload))))
     reply = CODECS[command.reply].decode(memoryview(exchange.payload)) if command.reply and exchange.payload else None
     return b"".join(wire.reply(request, reply))
 
 
-def test_capture_has_every_command_that_is_not_for_later() -> None:
-    strange = {(exchange.operation, exchange.code) for exchange in EXCHANGES if not exchange.command}
-    assert strange == {(operation, 0) for operation in (141, 142, 143, 144, 145, 146, 147)} | {
-        (NON_REPLICATED, code) for code in LATER_CODES
-    }
-    assert {operation for operation, _ in strange} - {NON_REPLICATED} == LATER_OPERATIONS
-
-
-@pytest.mark.parametrize("exchange", OURS, ids=lambda exchange: exchange.name)
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange.name)
 def test_request_of_the_real_client_decodes_and_encodes_to_the_same_bytes(exchange: Exchange) -> None:
     command = exchange.command
-    assert command is not None
     if command.request is Login:
         return  # read in test_session; no part of the broker writes one
     body = exchange.request[HEADER_SIZE:]
@@ -104,10 +90,9 @@ def test_request_of_the_real_client_decodes_and_encodes_to_the_same_bytes(exchan
     assert codec.encode(codec.decode(memoryview(bytearray(body)))) == body
 
 
-@pytest.mark.parametrize("exchange", OURS, ids=lambda exchange: exchange.name)
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange.name)
 def test_accepted_reply_decodes_and_encodes_to_the_same_bytes(exchange: Exchange) -> None:
     command = exchange.command
-    assert command is not None
     if command.reply in (None, LoggedIn) or exchange.failure:
         return
     codec = CODECS[command.reply]
@@ -115,14 +100,9 @@ def test_accepted_reply_decodes_and_encodes_to_the_same_bytes(exchange: Exchange
 
 
 def test_whole_session_is_answered_as_the_client_accepted_it() -> None:
-    wire = VsrWire(VsrSession(), Pool(), frame_size_max=1 << 20)
+    wire = VsrWire(VsrSession(), Inbox(Pool()), frame_size_max=1 << 20)
     for exchange in EXCHANGES:
         request = take(wire, exchange.request)
-        if exchange.command is None:
-            assert request.refusal is not None, exchange.name
-            answer = b"".join(wire.refuse(request, request.refusal))
-            assert echoed(answer) == echoed(exchange.reply), exchange.name
-            continue
         assert type(request.command) is exchange.command.request, exchange.name
         answer = answer_of(exchange, wire, request)
         assert echoed(answer) == echoed(exchange.reply), exchange.name
@@ -145,10 +125,10 @@ def echoed(reply: bytes) -> dict[str, bytes]:
 
 
 def test_login_of_the_real_client_is_answered_with_its_session() -> None:
-    wire = VsrWire(VsrSession(), Pool(), frame_size_max=1 << 20)
-    exchange = next(exchange for exchange in OURS if exchange.operation == 1)
+    wire = VsrWire(VsrSession(), Inbox(Pool()), frame_size_max=1 << 20)
+    exchange = next(exchange for exchange in EXCHANGES if exchange.operation == REGISTER)
     request = take(wire, exchange.request)
-    assert request.command == Login("iggy", "iggy", "rust-sdk/0.11.0")
+    assert request.command == Login("iggy", "iggy", "rust-sdk/0.11.0", client=exchange.request[128:144])
     answer = b"".join(wire.reply(request, LoggedIn(0, 1)))
     body = answer[HEADER_SIZE:]
     # result section, user id, session, protocol version 0.11.0, then the server's own version text

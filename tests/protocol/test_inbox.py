@@ -48,7 +48,7 @@ def receive(inbox: Inbox, data: bytes, chunk_sizes: list[int], count_max: int = 
 
 @pytest.fixture
 def inbox() -> Inbox:
-    return Inbox(measure, Pool())
+    return Inbox(Pool(), measure)
 
 
 @pytest.mark.parametrize("cut", range(1, 40))
@@ -80,7 +80,7 @@ def test_any_frames_in_any_chunks_come_out_in_order(sizes: list[int], chunks: li
     frames = [make_frame(size, seed) for seed, size in enumerate(sizes)]
     if sum(sizes) > 20_000:  # single bytes would take too long
         chunks = [max(chunk, 977) for chunk in chunks]
-    assert receive(Inbox(measure, Pool()), b"".join(frames), chunks, count_max) == frames
+    assert receive(Inbox(Pool(), measure), b"".join(frames), chunks, count_max) == frames
 
 
 def test_at_most_the_asked_number_of_frames_is_given(inbox: Inbox) -> None:
@@ -98,7 +98,7 @@ def test_unread_counts_what_is_in_no_frame_yet(inbox: Inbox) -> None:
 @given(sizes=st.lists(st.sampled_from([4, 300, 40_000, 70_000, 200_000]), min_size=2, max_size=6))
 def test_views_stay_intact_until_the_next_call_whatever_arrives(sizes: list[int]) -> None:
     """Also while bytes keep coming that need fresh blocks: those in use are given back only by the next call."""
-    inbox, pool_frames = Inbox(measure, Pool()), [make_frame(size, seed) for seed, size in enumerate(sizes)]
+    inbox, pool_frames = Inbox(Pool(), measure), [make_frame(size, seed) for seed, size in enumerate(sizes)]
     data = memoryview(b"".join(pool_frames))
     position = 0
     whole: list[bytes] = []
@@ -118,15 +118,15 @@ def test_views_stay_intact_until_the_next_call_whatever_arrives(sizes: list[int]
 
 def test_block_of_a_frame_is_reused_only_by_the_next_call() -> None:
     pool = Pool()
-    inbox = Inbox(measure, pool)
+    inbox = Inbox(pool, measure)
     feed(inbox, make_frame(100, 1))
     (view,) = inbox.frames(10)
     before = bytes(view)
-    stranger = Inbox(measure, pool)
+    stranger = Inbox(pool, measure)
     feed(stranger, b"\xff" * BLOCK_SIZE)
     assert view == before
     assert list(inbox.frames(10)) == []
-    feed(Inbox(measure, pool), b"\xee" * BLOCK_SIZE)
+    feed(Inbox(pool, measure), b"\xee" * BLOCK_SIZE)
     assert view != before
 
 
@@ -164,7 +164,7 @@ def test_next_frames_of_a_producer_need_no_second_block() -> None:
             return super().take(size)
 
     pool = CountingPool()
-    inbox = Inbox(measure, pool)
+    inbox = Inbox(pool, measure)
     frame = make_frame(5 * BLOCK_SIZE)
     receive(inbox, frame, [1 << 30])
     pool.taken = 0
@@ -174,7 +174,7 @@ def test_next_frames_of_a_producer_need_no_second_block() -> None:
 
 def test_idle_inbox_holds_no_block() -> None:
     pool = Pool()
-    inbox = Inbox(measure, pool)
+    inbox = Inbox(pool, measure)
     block = pool.take(1)
     pool.give(block)
     receive(inbox, make_frame(10), [1 << 30])
@@ -202,7 +202,7 @@ def test_wire_error_of_a_frame_comes_after_the_frames_before_it(inbox: Inbox) ->
 
 def test_closed_inbox_gives_its_blocks_back() -> None:
     pool = Pool()
-    inbox = Inbox(measure, pool)
+    inbox = Inbox(pool, measure)
     feed(inbox, make_frame(10) + b"\x09")
     block = pool.take(1)
     inbox.close()

@@ -1,6 +1,6 @@
 """Every payload of the vsr wire as bytes, written out from the reference: decoded, encoded, cut and prolonged."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -46,7 +46,6 @@ from pybroker.protocol.model.system import (
     ClientDetails,
     Clients,
     ClusterMetadata,
-    ClusterNode,
     DescribeOptions,
     GetClient,
     GetClients,
@@ -57,8 +56,10 @@ from pybroker.protocol.model.system import (
     OptionSpec,
     OptionSpecs,
     Ping,
+    Snapshot,
     Stats,
 )
+from pybroker.protocol.model.tokens import LoginWithToken
 from pybroker.protocol.model.topics import (
     CreateTopic,
     DeleteTopic,
@@ -76,8 +77,6 @@ from pybroker.protocol.primitives import (
     U64_MAX,
     AckLevel,
     Compression,
-    Consumer,
-    ConsumerKind,
     Option,
     Partitioning,
     PartitioningKind,
@@ -87,27 +86,27 @@ from pybroker.protocol.primitives import (
     ValueKind,
 )
 from pybroker.protocol.vsr.overrides import CODECS
+from support import layouts
+from support.layouts import (
+    CAFE,
+    DURABILITY,
+    DURABILITY_BYTES,
+    ID_0,
+    ID_7,
+    ID_MAX,
+    IN_GROUP,
+    LONG,
+    NAME_LONG,
+    NODE,
+    NODE_BYTES,
+    ORDERS,
+    SINGLE,
+    U64_1,
+    U64_ALL,
+    Row,
+    row,
+)
 from xxhash import xxh3_64_digest
-
-
-class Row(NamedTuple):
-    """parts: the payload. It may end after any of them and is then the payload of a shorter value."""
-
-    value: Struct
-    parts: tuple[bytes, ...]
-
-    @property
-    def payload(self) -> bytes:
-        return b"".join(self.parts)
-
-    @property
-    def shorter(self) -> set[int]:
-        """At how many bytes the payload may end early."""
-        return {sum(map(len, self.parts[:count])) for count in range(1, len(self.parts))}
-
-
-def row(value: Struct, *parts: bytes) -> Row:
-    return Row(value, parts or (b"",))
 
 
 def reversed_digest(data: bytes) -> bytes:
@@ -117,22 +116,11 @@ def reversed_digest(data: bytes) -> bytes:
 
 # Payloads that run to the end of the frame: what stands behind them is part of them.
 OPEN: frozenset[type[Struct]] = frozenset(
-    {CreateStream, UpdateStream, CreateTopic, UpdateTopic, StreamDetails, Streams, TopicDetails, ClientDetails}
+    layouts.OPEN
+    | {CreateStream, UpdateStream, CreateTopic, UpdateTopic, StreamDetails, Streams, TopicDetails, ClientDetails}
     | {Clients, GroupDetails, Groups, SendMessages, Polled}
 )
 
-ID_7 = b"\x01\x04\x07\0\0\0"
-ID_MAX = b"\x01\x04\xff\xff\xff\xff"
-ID_0 = b"\x01\x04\0\0\0\0"
-ORDERS = b"\x02\x06orders"
-CAFE = b"\x02\x05caf\xc3\xa9"
-LONG = "n" * 255
-NAME_LONG = b"\xff" + b"n" * 255
-
-U64_1 = b"\x01\0\0\0\0\0\0\0"
-U64_ALL = b"\xff" * 8
-DURABILITY = Option("durability", ValueKind.STRING, b"persisted")
-DURABILITY_BYTES = b"\x02\x0a\0\0\0durability\x02\x09\0\0\0persisted"
 SEGMENT_SIZE = Option("segment_size", ValueKind.U64, b"\0\0\x20\0\0\0\0\0")
 SEGMENT_SIZE_BYTES = b"\x02\x0c\0\0\0segment_size\x0c\x08\0\0\0\0\0\x20\0\0\0\0\0"
 
@@ -168,13 +156,6 @@ GROUP = Group(1, 2, 3, "readers")
 GROUP_BYTES = b"\x01\0\0\0" b"\x02\0\0\0" b"\x03\0\0\0" b"\x07readers"  # fmt: skip
 CLIENT = Client(9, U32_MAX, Transport.WEBSOCKET, "[::1]:80", 2)
 CLIENT_BYTES = b"\x09\0\0\0" b"\xff\xff\xff\xff" b"\x04" b"\x08\0\0\0[::1]:80" b"\x02\0\0\0"  # fmt: skip
-NODE = ClusterNode("n1", "127.0.0.1", 8090, 8080, 3000, 8092, 1, 2)
-NODE_BYTES = (
-    b"\x02\0\0\0n1" b"\x09\0\0\x00127.0.0.1" b"\x9a\x1f" b"\x90\x1f" b"\xb8\x0b" b"\x9c\x1f" b"\x01\x02"
-)  # fmt: skip
-
-SINGLE = Consumer(ConsumerKind.SINGLE, 7)
-IN_GROUP = Consumer(ConsumerKind.GROUP, "orders")
 BALANCED = Partitioning(PartitioningKind.BALANCED)
 
 REQUESTS = [
@@ -311,11 +292,13 @@ REPLIES = [
     row(GroupAssignment(U64_MAX, [0, U32_MAX]), U64_ALL + b"\x02\0\0\0" b"\0\0\0\0" b"\xff\xff\xff\xff"),
 ]  # fmt: skip
 
-ROWS = REQUESTS + REPLIES
+ALL_REQUESTS = REQUESTS + layouts.REQUESTS
+ALL_REPLIES = REPLIES + layouts.REPLIES
+ROWS = ALL_REQUESTS + ALL_REPLIES
 each_row = pytest.mark.parametrize("entry", ROWS, ids=lambda entry: type(entry.value).__name__)
 
 # A register body has two shapes, and its answer an own writer: test_session has their bytes.
-SIGN_IN = {Login, LoggedIn}
+SIGN_IN = {Login, LoginWithToken, LoggedIn}
 
 
 def decode(kind: type[Struct], payload: bytes) -> Any:
@@ -327,8 +310,8 @@ def test_every_layout_has_a_row() -> None:
 
 
 def test_every_command_has_its_rows() -> None:
-    requests = {type(entry.value) for entry in REQUESTS} | SIGN_IN
-    replies = {type(entry.value) for entry in REPLIES} | SIGN_IN | {None}
+    requests = {type(entry.value) for entry in ALL_REQUESTS} | SIGN_IN
+    replies = {type(entry.value) for entry in ALL_REPLIES} | SIGN_IN | {None}
     assert {command.request for command in COMMANDS} <= requests
     assert {command.reply for command in COMMANDS} <= replies
 
@@ -359,7 +342,7 @@ def test_bytes_behind_a_payload_are_ignored_unless_it_runs_to_the_end(entry: Row
     kind, longer = type(entry.value), entry.payload + b"\xff\xfe\xff"
     if kind not in OPEN:
         assert decode(kind, longer) == entry.value
-    elif kind is Polled:
+    elif kind in (Polled, Snapshot):
         assert decode(kind, longer) != entry.value
     else:
         with pytest.raises(WireError):

@@ -4,8 +4,9 @@ from struct import pack, unpack_from
 
 import pytest
 from pybroker.protocol.errors import Status, WireError
-from pybroker.protocol.inbox import Pool
+from pybroker.protocol.inbox import Inbox, Pool
 from pybroker.protocol.model.streams import CreateStream
+from pybroker.protocol.model.tokens import LoginWithToken
 from pybroker.protocol.model.users import LoggedIn, Login, Logout
 from pybroker.protocol.vsr.frames import HEADER_SIZE, Reason
 from pybroker.protocol.vsr.session import REPLIES_KEPT, VsrSession, read_login, version_text, write_logged_in
@@ -20,10 +21,11 @@ PREFIX = b"\x00\x2c\0\0" b"\x08rust-sdk" b"\x060.11.0"  # fmt: skip
 PASSWORD = PREFIX + b"\x04iggy" b"\x06secret" b"\0\0\0\0"  # fmt: skip
 TOKEN = PREFIX + b"\x05token" b"\0\0\0\0"  # fmt: skip
 STREAM_BODY = b"\x06orders"
+CLIENT = b"\x01" + bytes(15)  # as request_frame numbers it
 
 
 def make_wire() -> VsrWire:
-    return VsrWire(VsrSession(), Pool(), frame_size_max=1 << 20)
+    return VsrWire(VsrSession(), Inbox(Pool()), frame_size_max=1 << 20)
 
 
 def take(wire: VsrWire, frame: bytes) -> Request:
@@ -73,7 +75,7 @@ def test_only_protocol_0_11_is_let_in(version: int, good: bool) -> None:
     wire = make_wire()
     request = take(wire, request_frame(login_body(version=version), operation=REGISTER, request=0))
     if good:
-        assert request.command == Login("iggy", "iggy", "rust-sdk/0.11.0")
+        assert request.command == Login("iggy", "iggy", "rust-sdk/0.11.0", client=CLIENT)
         return
     frame = refusal_of(wire, request)
     assert (len(frame), frame[60], frame[255]) == (HEADER_SIZE, EVICTION, Reason.INCOMPATIBLE_VERSION)
@@ -98,11 +100,10 @@ def test_login_answer_is_written_as_its_bytes() -> None:
     assert write_logged_in(LoggedIn(7, 9)) == expected
 
 
-def test_token_login_is_told_that_the_token_is_unknown() -> None:
-    for body in (TOKEN, TOKEN[:-4] + b"\x03\0\0\0abc"):
-        with pytest.raises(WireError) as caught:
-            read_login(memoryview(body))
-        assert caught.value.status is Status.INVALID_PERSONAL_ACCESS_TOKEN
+def test_token_login_is_read_from_its_bytes() -> None:
+    assert read_login(memoryview(TOKEN)) == LoginWithToken("token", "rust-sdk/0.11.0", "")
+    with_context = TOKEN[:-4] + b"\x03\0\0\0abc"
+    assert read_login(memoryview(with_context)) == LoginWithToken("token", "rust-sdk/0.11.0", "abc")
 
 
 @pytest.mark.parametrize("body", [PASSWORD, TOKEN], ids=["password", "token"])
@@ -126,7 +127,6 @@ BAD_LOGINS = {
     "longer": (PASSWORD + b"\0", Reason.INVALID_FORMAT),
     "name-not-utf8": (PREFIX + b"\x04\xff\xff\xff\xff\x06secret\0\0\0\0", Reason.INVALID_FORMAT),
     "sdk-not-utf8": (b"\x00\x2c\0\0\x01\xff\x06" + PASSWORD[14:], Reason.INVALID_FORMAT),
-    "token": (TOKEN, Reason.INVALID_TOKEN),
 }
 
 
@@ -144,6 +144,7 @@ LOGIN_REASONS = [
     (Status.INVALID_PASSWORD, Reason.INVALID_CREDENTIALS),
     (Status.USER_INACTIVE, Reason.INVALID_CREDENTIALS),
     (Status.INVALID_PERSONAL_ACCESS_TOKEN, Reason.INVALID_TOKEN),
+    (Status.PERSONAL_ACCESS_TOKEN_EXPIRED, Reason.INVALID_TOKEN),
     (Status.INVALID_FORMAT, Reason.INVALID_FORMAT),
 ]
 
@@ -155,6 +156,13 @@ def test_failed_login_is_an_eviction_that_names_the_client(status: Status, reaso
     frame = b"".join(wire.refuse(request, status))
     assert (len(frame), frame[60], frame[255], frame[128]) == (HEADER_SIZE, EVICTION, reason, 77)
     assert unpack_from("<II", frame, 144) == (0, 0)
+
+
+@pytest.mark.parametrize(("body", "reason"), [(PASSWORD, Reason.INVALID_CREDENTIALS), (TOKEN, Reason.USER_INACTIVE)])
+def test_inactive_user_is_told_so_only_of_a_token(body: bytes, reason: Reason) -> None:
+    wire = make_wire()
+    request = take(wire, request_frame(body, operation=REGISTER, request=0))
+    assert b"".join(wire.refuse(request, Status.USER_INACTIVE))[255] == reason
 
 
 def test_login_that_fails_in_the_server_is_told_the_status() -> None:
@@ -317,7 +325,7 @@ def test_command_of_an_old_session_leaves_the_table_alone() -> None:
 def test_session_is_shared_by_wires_of_one_connection() -> None:
     """Over QUIC each request has a wire of its own."""
     session = VsrSession()
-    wires = [VsrWire(session, Pool(), frame_size_max=1 << 20) for _ in range(3)]
+    wires = [VsrWire(session, Inbox(Pool()), frame_size_max=1 << 20) for _ in range(3)]
     login(wires[0], 5)
     answer = execute(wires[1], 1)
     assert create(wires[2], 1).answer == answer

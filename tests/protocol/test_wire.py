@@ -9,7 +9,7 @@ from msgspec import Struct
 from pybroker.protocol.batch import Batch
 from pybroker.protocol.commands import BY_CODE, BY_OPERATION, COMMANDS
 from pybroker.protocol.errors import Status, WireError
-from pybroker.protocol.inbox import BLOCK_SIZE, Pool
+from pybroker.protocol.inbox import BLOCK_SIZE, Inbox, Pool
 from pybroker.protocol.model.messages import Polled, SendMessages
 from pybroker.protocol.model.streams import CreateStream, GetStream, PurgeStream
 from pybroker.protocol.model.system import GetClient, Ping
@@ -33,7 +33,7 @@ def make_wire(epoch: int = EPOCH) -> VsrWire:
     session = VsrSession()
     if epoch:
         session.bind(CLIENT.to_bytes(16, "little"), epoch)
-    return VsrWire(session, Pool(), frame_size_max=FRAME_SIZE_MAX)
+    return VsrWire(session, Inbox(Pool()), frame_size_max=FRAME_SIZE_MAX)
 
 
 def frame_of(command: Struct, *, request: int = 1) -> bytes:

@@ -14,6 +14,7 @@ from struct import Struct, calcsize
 import pytest
 from msgspec import Struct as Record
 from pybroker.protocol import batch
+from pybroker.protocol.classic import convert
 from pybroker.storage import cipher, seal
 from pybroker.storage.local import bounds, checkpoint, index, journal, table
 
@@ -25,6 +26,7 @@ Layout = tuple[Struct | bytes, ...]
 
 RECORD: Layout = (batch._HEADER, batch._ZEROS)
 FRAME: Layout = (batch._FRAME,)
+CLASSIC_MESSAGE: Layout = (convert._U64, convert.MESSAGE)
 SEALED: Layout = (bytes(seal.SEAL_POSITION), seal.SEAL, cipher._ZEROS)
 ENTRY: Layout = (Struct(f"<{index._ENTRY_SIZE // index.Index().offsets.itemsize}Q"),)
 TRAILER: Layout = (index._TRAILER,)
@@ -50,6 +52,7 @@ DIAGRAMS: dict[str, dict[str, Layout]] = {
         "1: put, 0: delete": CHANGE,
     },
     "protocol/batch.py": {"partition id": RECORD, "checksum": FRAME},
+    "protocol/classic/convert.py": {"checksum": CLASSIC_MESSAGE},
     "storage/seal.py": {"the plain record's header": SEALED},
     "storage/local/bounds.py": {
         "first offset that is kept": BOUND,

