@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from ..protocol.inbox import Pool
 from ..storage.engine import Engine
@@ -26,6 +27,7 @@ from .dedup import Windows
 from .dispatch import Dispatch
 from .encryption import load_keys
 from .groups import Groups
+from .listeners.peers import Peers
 from .listeners.tcp import TcpListener
 from .logs import Logs
 from .offsets import Offsets
@@ -42,6 +44,14 @@ CURRENT_CONFIG = Path("runtime", "current_config.toml")
 _LISTENERS = ("tcp", "quic", "http", "websocket")
 _KEY_ADVICE = "put the key into system.encryption.key or a line of .key_file, and .enabled = true"
 DEFAULT_ROOT = ("iggy", "iggy")
+
+
+class Listener(Protocol):
+    """What takes connections. open: returns the bound "host:port". close: takes no more."""
+
+    async def open(self, host: str, port: int) -> str: ...
+
+    def close(self) -> None: ...
 
 
 class StartError(Exception):
@@ -150,27 +160,29 @@ class App:
         self._closing.push_async_callback(_end, asyncio.create_task(work, name=name))
 
     async def _listen(self, state: State) -> dict[str, str]:
+        """Open every listener that is switched on; return where each is."""
         config = self._config
+        peers = Peers(
+            dispatch=Dispatch(state),
+            clients=state.clients,
+            pool=Pool(),
+            limits=_limits(config),
+            connections_max=config.pybroker.connections_max,
+        )
+        self._closing.push_async_callback(peers.close, CLOSE_TIMEOUT_S)
         addresses: dict[str, str] = {}
         if config.tcp.enabled:
-            listener = TcpListener(
-                dispatch=Dispatch(state),
-                clients=state.clients,
-                pool=Pool(),
-                limits=_limits(config),
-                connections_max=config.pybroker.connections_max,
-                wire=config.tcp.wire,
-            )
-            self._closing.push_async_callback(listener.close, CLOSE_TIMEOUT_S)
-            host, _, port = config.tcp.address.rpartition(":")
-            try:
-                addresses["tcp"] = await listener.open(host.strip("[]"), int(port))
-            except OSError as error:
-                raise StartError(
-                    f"can't listen on tcp.address {config.tcp.address}: {error.strerror or error}"
-                ) from error
-            state.ports["tcp"] = int(addresses["tcp"].rpartition(":")[2])
+            addresses["tcp"] = await self._open("tcp", TcpListener(peers, config.tcp.wire), config.tcp.address)
+        state.ports |= {name: int(address.rpartition(":")[2]) for name, address in addresses.items()}
         return addresses
+
+    async def _open(self, name: str, listener: Listener, address: str) -> str:
+        self._closing.callback(listener.close)
+        host, _, port = address.rpartition(":")
+        try:
+            return await listener.open(host.strip("[]"), int(port))
+        except OSError as error:
+            raise StartError(f"can't listen on {name}.address {address}: {error.strerror or error}") from error
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -1,28 +1,15 @@
 """TCP: a port, and the channel of each connection that it takes."""
 
 import asyncio
-import logging
-import os
 import socket
 from collections.abc import Callable
 from typing import cast
 
 from ...protocol.batch import Buffer
-from ...protocol.classic.wire import ClassicWire
-from ...protocol.detect import Detector, Generation
-from ...protocol.inbox import Inbox, Pool
 from ...protocol.primitives import Transport
-from ...protocol.vsr.session import VsrSession
-from ...protocol.vsr.wire import VsrWire
-from ...protocol.wire import Wire
-from ..connection import Connection, Limits
-from ..dispatch import Dispatch
-from ..session import Clients
+from ..connection import Connection
+from .peers import AUTO, Peers
 
-log = logging.getLogger(__name__)
-
-AUTO = "auto"
-CHECK_INTERVAL_S = 1.0
 BACKLOG = 1024
 # A dead peer is noticed after a minute: 30 s of silence, then three probes.
 KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -121,86 +108,30 @@ def _keep_alive(peer: socket.socket) -> None:
 
 
 class TcpListener:
-    """The port and everyone connected to it."""
+    """The port. wire: the name of the generation to take, or AUTO for whichever a peer speaks."""
 
-    def __init__(
-        self,
-        *,
-        dispatch: Dispatch,
-        clients: Clients,
-        pool: Pool,
-        limits: Limits,
-        connections_max: int,
-        wire: str = AUTO,
-    ) -> None:
-        """wire: the name of the generation to take, or AUTO for whichever a peer speaks."""
-        self._dispatch = dispatch
-        self._clients = clients
-        self._pool = pool
-        self._limits = limits
-        self._connections_max = connections_max
-        wires: dict[Generation, Callable[[Inbox], Wire]] = {
-            Generation.CLASSIC: self._classic,
-            Generation.VSR: self._vsr,
-        }
-        self._wires = wires if wire == AUTO else {Generation(wire): wires[Generation(wire)]}
+    def __init__(self, peers: Peers, wire: str = AUTO) -> None:
+        self._peers = peers
+        self._wire = wire
         self._server: asyncio.Server | None = None
-        self._tasks: dict[asyncio.Task[None], Connection] = {}
-        self._checker: asyncio.Task[None] | None = None
 
     async def open(self, host: str, port: int) -> str:
         """Listen; return the bound "host:port". Raises OSError."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: TcpChannel(self._connect), host, port, backlog=BACKLOG)
-        self._checker = loop.create_task(self._check())
-        bound = self._server.sockets[0].getsockname()
-        return f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+        return bound_address(self._server)
 
-    async def close(self, timeout_s: float) -> None:
-        """Take no more connections, answer what has arrived, and abort what is not done in time."""
+    def close(self) -> None:
+        """Take no more connections. Those there are stay."""
         if self._server is not None:
             self._server.close()
-        if self._checker is not None:
-            self._checker.cancel()
-            await asyncio.wait([self._checker])
-        for connection in self._tasks.values():
-            connection.stop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
 
     def _connect(self, channel: TcpChannel, address: str) -> Connection:
-        session = self._clients.connect(Transport.TCP, address)
-        limits = self._limits
-        size_max = limits.frame_size_max_before_login
+        channel.set_unsent_size_max(self._peers.limits.unread_size_max)
+        return self._peers.connect(channel, Transport.TCP, address, self._wire)
 
-        def choose(wire: Wire) -> None:
-            connection.wire = wire
 
-        wire = Detector(Inbox(self._pool), self._wires, choose, frame_size_max=size_max)
-        connection = Connection(wire=wire, session=session, channel=channel, dispatch=self._dispatch, limits=limits)
-        channel.set_unsent_size_max(limits.unread_size_max)
-        task = asyncio.get_running_loop().create_task(connection.run())
-        self._tasks[task] = connection
-        task.add_done_callback(self._tasks.pop)
-        if len(self._tasks) > self._connections_max:
-            log.warning("closed %s: %d connections are open already", address, self._connections_max)
-            channel.abort()
-        return connection
-
-    def _classic(self, inbox: Inbox) -> Wire:
-        size_max = self._limits.frame_size_max_before_login
-        return ClassicWire(inbox, frame_size_max=size_max, random_bytes=os.urandom)
-
-    def _vsr(self, inbox: Inbox) -> Wire:
-        return VsrWire(VsrSession(), inbox, frame_size_max=self._limits.frame_size_max_before_login)
-
-    async def _check(self) -> None:
-        """Look for stalled peers, all at once: a timer each would cost every request."""
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            for connection in list(self._tasks.values()):
-                connection.check(CHECK_INTERVAL_S)
+def bound_address(server: asyncio.Server) -> str:
+    """Return where a server listens, as "host:port"."""
+    host, port, *_ = server.sockets[0].getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from pybroker.broker.connection import WRITE_SIZE, Limits
+from pybroker.broker.listeners.peers import Peers
 from pybroker.broker.listeners.tcp import TcpChannel, TcpListener
 from pybroker.protocol.inbox import Pool
 from pybroker.protocol.model.messages import PollMessages
@@ -35,16 +36,17 @@ async def broker() -> Broker:
 
 
 @pytest.fixture
-async def listener(broker: Broker) -> AsyncIterator[TcpListener]:
-    listener = TcpListener(
-        dispatch=broker.dispatch,
-        clients=broker.state.clients,
-        pool=Pool(),
-        limits=LIMITS,
-        connections_max=2,
-    )
+async def peers(broker: Broker) -> AsyncIterator[Peers]:
+    peers = Peers(dispatch=broker.dispatch, clients=broker.state.clients, pool=Pool(), limits=LIMITS, connections_max=2)
+    yield peers
+    await peers.close(1)
+
+
+@pytest.fixture
+def listener(peers: Peers) -> Iterator[TcpListener]:
+    listener = TcpListener(peers)
     yield listener
-    await listener.close(1)
+    listener.close()
 
 
 async def dial(listener: TcpListener) -> RawClient:
@@ -54,18 +56,20 @@ async def dial(listener: TcpListener) -> RawClient:
     return client
 
 
-def channel_of(listener: TcpListener) -> TcpChannel:
-    (connection,) = listener._tasks.values()
+def channel_of(peers: Peers) -> TcpChannel:
+    (connection,) = peers._tasks.values()
     channel = connection._channel
     assert isinstance(channel, TcpChannel)
     return channel
 
 
-async def test_unsent_answers_of_a_slow_peer_stay_within_the_limit(broker: Broker, listener: TcpListener) -> None:
+async def test_unsent_answers_of_a_slow_peer_stay_within_the_limit(
+    broker: Broker, listener: TcpListener, peers: Peers
+) -> None:
     client = await dial(listener)
     poll = client.frame_of(PollMessages(READER, "s", "t", 0, FIRST, 1000, auto_commit=False))
     await asyncio.to_thread(client.socket.sendall, poll * ASKED)
-    channel = channel_of(listener)
+    channel = channel_of(peers)
     async with asyncio.timeout(10):
         while channel._drained is None:
             await asyncio.sleep(0)
@@ -85,18 +89,19 @@ async def test_answers_to_requests_that_came_at_once_arrive_in_order(listener: T
     client.close()
 
 
-async def test_silent_peers_are_asked_whether_they_are_there(listener: TcpListener) -> None:
+async def test_silent_peers_are_asked_whether_they_are_there(listener: TcpListener, peers: Peers) -> None:
     client = await dial(listener)
-    peer = channel_of(listener)._open().get_extra_info("socket")
+    peer = channel_of(peers)._open().get_extra_info("socket")
     assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
     client.close()
 
 
-async def test_closed_listener_leaves_nobody_connected(broker: Broker, listener: TcpListener) -> None:
+async def test_closed_listener_leaves_nobody_connected(broker: Broker, listener: TcpListener, peers: Peers) -> None:
     client = await dial(listener)
-    await listener.close(1)
+    listener.close()
+    await peers.close(1)
     with pytest.raises(ConnectionError):
         await asyncio.to_thread(client.ask, Ping())
-    assert not listener._tasks
+    assert not peers._tasks
     client.close()
