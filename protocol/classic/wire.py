@@ -14,6 +14,7 @@ from ..errors import Status, WireError
 from ..inbox import Inbox
 from ..model import groups, offsets, streams, system, tokens, topics, users
 from ..model.messages import RESYNC_PARTITION, Polled, PollMessages, SendMessages, Sent
+from ..primitives import PollingKind
 from ..wire import Request
 from . import frames
 from .messages import HEAD_SIZE, read_send, write_polled
@@ -61,6 +62,8 @@ _TOLD_AS = {
 # nothing it is answered late, once in a round of its partitions: 5 ms make 190 polls a second of 8000.
 IDLE_POLLS_MAX = 8
 IDLE_PAUSE_S = 0.005
+# Messages are converted one by one while everybody waits: as many take 40 ms. A poll gets fewer and asks again.
+POLL_COUNT_MAX = 50_000
 
 
 class ClassicWire:
@@ -127,6 +130,8 @@ class ClassicWire:
             decoded = CODECS[command.request].decode(body)
         except WireError as error:
             return Request(None, None, error.status)
+        if type(decoded) is PollMessages and decoded.count > POLL_COUNT_MAX:
+            decoded = _with_less(decoded)
         if self._guess is not None and (head_size := self._guess.learn(decoded)):
             self._head_size, self._guess = head_size, None
         return Request(decoded, None)
@@ -150,6 +155,12 @@ class ClassicWire:
         is_round = partition_id <= self._idle_partition
         self._idle_partition = partition_id
         self.pause_s = IDLE_PAUSE_S if is_round and self._idle_polls > IDLE_POLLS_MAX else 0.0
+
+
+def _with_less(poll: PollMessages) -> PollMessages:
+    """Bound how many messages a poll asks for. One for the last ones would begin elsewhere, and stays."""
+    is_last = poll.strategy.kind is PollingKind.LAST
+    return poll if is_last else msgspec.structs.replace(poll, count=POLL_COUNT_MAX)
 
 
 _DONE = frames.reply_head(0)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 from pybroker.protocol.batch import stamp
 from pybroker.protocol.classic.frames import CONTROL_BODY_SIZE_MAX
 from pybroker.protocol.classic.overrides import CODECS
-from pybroker.protocol.classic.wire import BY_CODE, IDLE_PAUSE_S, IDLE_POLLS_MAX, ClassicWire
+from pybroker.protocol.classic.wire import BY_CODE, IDLE_PAUSE_S, IDLE_POLLS_MAX, POLL_COUNT_MAX, ClassicWire
 from pybroker.protocol.commands import COMMANDS
 from pybroker.protocol.errors import Status, WireError
 from pybroker.protocol.model.groups import GetConsumerGroup, GetConsumerGroups, JoinConsumerGroup
@@ -20,6 +21,7 @@ from pybroker.protocol.model.system import GetClient, Ping
 from pybroker.protocol.model.tokens import LoginWithToken, RawToken
 from pybroker.protocol.model.topics import GetTopic, GetTopics
 from pybroker.protocol.model.users import GetUser
+from pybroker.protocol.primitives import PollingKind, PollingStrategy
 from pybroker.protocol.wire import Request
 from support.batches import make_batch
 from support.classic import (
@@ -218,6 +220,16 @@ def test_poll_is_answered_with_messages() -> None:
         Message(b"one", id=1, offset=5, timestamp_us=7),
         Message(b"two", id=2, offset=6, timestamp_us=7),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [(PollingKind.FIRST, POLL_COUNT_MAX), (PollingKind.OFFSET, POLL_COUNT_MAX), (PollingKind.LAST, 10**6)],
+)
+def test_poll_for_very_many_gets_fewer_but_starts_where_it_asked(kind: PollingKind, count: int) -> None:
+    asked = replace(POLL_ONCE, strategy=PollingStrategy(kind), count=10**6)
+    (request,) = receive(make_wire(), frame_of(asked))
+    assert request.command == replace(asked, count=count)
 
 
 def test_member_that_should_ask_for_its_partitions_is_told_of_no_messages() -> None:
