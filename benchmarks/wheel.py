@@ -23,9 +23,12 @@ async def send(client: Any, topic: str, count: int, payload: bytes, requests: in
 
 
 async def poll(client: Any, topic: str, count: int, requests: int) -> None:
+    fixed = {"partition_id": 0, "count": count, "auto_commit": False}
+    if hasattr(iggy, "Consumer"):  # the older are consumer 0 always
+        fixed["consumer"] = iggy.Consumer.Single(0)
     for request in range(requests):
         strategy = iggy.PollingStrategy.Offset(value=request * count)
-        messages = await client.poll_messages(STREAM, topic, 0, strategy, count, False)
+        messages = await client.poll_messages(STREAM, topic, polling_strategy=strategy, **fixed)
         if len(messages) != count:
             raise RuntimeError(f"asked for {count} messages, got {len(messages)}")
 
