@@ -120,6 +120,8 @@ def start(folder: Path) -> Start:
 def broker_process(folder: Path, settings: Mapping[str, str] = _DEFAULTS) -> Generator[subprocess.Popen[bytes]]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("IGGY_")}
     environment |= {"IGGY_SYSTEM_PATH": str(folder), "IGGY_TCP_ADDRESS": "127.0.0.1:0"}
+    environment |= {"IGGY_WEBSOCKET_ADDRESS": "127.0.0.1:0", "IGGY_QUIC_ADDRESS": "127.0.0.1:0"}
+    environment |= {"IGGY_HTTP_ADDRESS": "127.0.0.1:0"}
     environment |= {"IGGY_SYSTEM_LOGGING_LEVEL": "warn"} | dict(settings)
     command = [sys.executable, "-m", "pybroker", "serve", "--with-default-root-credentials"]
     with _ended(subprocess.Popen(command, env=environment, cwd=folder.parent)) as process:

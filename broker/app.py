@@ -21,6 +21,7 @@ from . import events, passwords
 from .archive import ArchiveError, open_archive
 from .catalog import Catalog
 from .config import Config, to_toml
+from .config.schema import Tls
 from .connection import Limits
 from .datadir.manifest import is_backup
 from .dedup import Windows
@@ -28,7 +29,10 @@ from .dispatch import Dispatch
 from .encryption import load_keys
 from .groups import Groups
 from .listeners.peers import Peers
-from .listeners.tcp import TcpListener
+from .listeners.tcp import TcpChannel, TcpListener
+from .listeners.tls import tls_channels
+from .listeners.websocket import WebSocketListener
+from .logfiles import LogFile, formatter_of
 from .logs import Logs
 from .offsets import Offsets
 from .retention import Archive, Retention
@@ -36,6 +40,7 @@ from .session import Clients
 from .state import State
 from .sweeper import Sweeper
 from .throttle import Throttle
+from .tls import Certificate, TlsError
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +100,7 @@ class App:
         self.root = root
         self._fresh = fresh
         self.created_root = False
+        self._certificates: list[Certificate] = []
         self._closing = AsyncExitStack()
 
     async def start(self) -> dict[str, str]:
@@ -111,10 +117,17 @@ class App:
         """Stop accepting, answer what has arrived, flush. Raises Poisoned when the disk fails."""
         await self._closing.aclose()
 
+    def reload(self) -> None:
+        """Read what may change while the broker runs: certificates. What is wrong with them is logged."""
+        log.info("reloading %d certificates", len(self._certificates))
+        for certificate in self._certificates:
+            certificate.reload()
+
     async def _start(self) -> dict[str, str]:
         config = self._config
         engine = _open_engine(config, fresh=self._fresh)
         self._closing.push_async_callback(engine.close)
+        self._log_to_files()
         (config.system.path / CURRENT_CONFIG).unlink(missing_ok=True)
         catalog = _load_catalog(engine)
         offsets = Offsets(engine.offsets)
@@ -130,6 +143,7 @@ class App:
             throttle=Throttle(clock_us),
             started_at_us=clock_us(),
         )
+        engine.syncer.noted = state.counters.syncs.note
         await catalog.sync()  # a killed process may have left changes that nobody had synced
         await state.logs.reconcile(catalog)
         archive = await _open_archive(config)
@@ -141,6 +155,23 @@ class App:
         for name, address in addresses.items():
             log.info("listening for %s on %s", name, address)
         return addresses
+
+    def _log_to_files(self) -> None:
+        """Keep the log in files too; the data directory is ours from here on."""
+        settings = self._config.system.logging
+        if not settings.file_enabled:
+            return
+        folder = self._config.system.path / CURRENT_CONFIG.parent / settings.path
+        sizes = {"size_max": settings.max_file_size, "total_max": settings.max_total_size}
+        try:
+            handler = LogFile(folder, **sizes, age_max_s=settings.retention_us / 1e6)
+        except OSError as error:
+            raise StartError(f"can't write the log, system.logging.path {folder}: {error.strerror or error}") from error
+        handler.setFormatter(formatter_of(settings.format))
+        ours = logging.getLogger(__name__.partition(".")[0])
+        ours.addHandler(handler)
+        self._closing.callback(handler.close)
+        self._closing.callback(ours.removeHandler, handler)
 
     async def _create_root(self, catalog: Catalog) -> None:
         if len(catalog.users):
@@ -162,8 +193,9 @@ class App:
     async def _listen(self, state: State) -> dict[str, str]:
         """Open every listener that is switched on; return where each is."""
         config = self._config
+        dispatch = Dispatch(state)
         peers = Peers(
-            dispatch=Dispatch(state),
+            dispatch=dispatch,
             clients=state.clients,
             pool=Pool(),
             limits=_limits(config),
@@ -172,9 +204,55 @@ class App:
         self._closing.push_async_callback(peers.close, CLOSE_TIMEOUT_S)
         addresses: dict[str, str] = {}
         if config.tcp.enabled:
-            addresses["tcp"] = await self._open("tcp", TcpListener(peers, config.tcp.wire), config.tcp.address)
+            tls = self._certificate("tcp.tls", config.tcp.tls, config.tcp.address)
+            channel = tls_channels(tls.context) if tls else TcpChannel
+            addresses["tcp"] = await self._open("tcp", TcpListener(peers, config.tcp.wire, channel), config.tcp.address)
+        if config.websocket.enabled:
+            addresses["websocket"] = await self._open_websocket(peers)
+        if config.quic.enabled:
+            addresses["quic"] = await self._open_quic(peers)
+        if config.http.enabled:
+            addresses["http"] = await self._open_http(state, dispatch)
         state.ports |= {name: int(address.rpartition(":")[2]) for name, address in addresses.items()}
         return addresses
+
+    async def _open_websocket(self, peers: Peers) -> str:
+        settings = self._config.websocket
+        certificate = self._certificate("websocket.tls", settings.tls, settings.address)
+        context = certificate.context if certificate else None
+        listener = WebSocketListener(peers, settings.wire, ssl_context=context)
+        return await self._open("websocket", listener, settings.address)
+
+    async def _open_http(self, state: State, dispatch: Dispatch) -> str:
+        from .listeners.http.listener import HttpListener  # 0.2 s, 15 MB: only for who needs it
+
+        http = self._config.http
+        certificate = self._certificate("http.tls", http.tls, http.address)
+        tls = certificate.context if certificate else None
+        listener = HttpListener(state, dispatch, _limits(self._config), tls)
+        self._closing.push_async_callback(listener.finish, CLOSE_TIMEOUT_S)
+        return await self._open("http", listener, http.address)
+
+    async def _open_quic(self, peers: Peers) -> str:
+        from .listeners.quic import QuicListener  # 0.1 s and 13 MB that only who listens for it should need
+
+        quic = self._config.quic
+        files = quic.certificate
+        tls = Tls(enabled=True, self_signed=files.self_signed, cert_file=files.cert_file, key_file=files.key_file)
+        certificate = self._certificate("quic.certificate", tls, quic.address)
+        assert certificate is not None
+        return await self._open("quic", QuicListener(peers, quic, certificate), quic.address)
+
+    def _certificate(self, name: str, settings: Tls, address: str) -> Certificate | None:
+        """Return what a listener shows its clients, None where it has no TLS. name: the table, "tcp.tls"."""
+        if not settings.enabled:
+            return None
+        try:
+            certificate = Certificate(name, settings, address.rpartition(":")[0].strip("[]"))
+        except TlsError as error:
+            raise StartError(str(error)) from error
+        self._certificates.append(certificate)
+        return certificate
 
     async def _open(self, name: str, listener: Listener, address: str) -> str:
         self._closing.callback(listener.close)

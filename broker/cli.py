@@ -14,11 +14,11 @@ from .. import __version__
 from ..storage.errors import Poisoned
 from .app import App, StartError, choose_root
 from .config import ConfigError, Loaded, load, to_toml
+from .logfiles import formatter_of
 from .logtail import TAIL
 
 log = logging.getLogger(__name__)
 
-_LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 _LEVELS = {"trace": logging.DEBUG, "warn": logging.WARNING, "off": logging.CRITICAL + 1}
 
 
@@ -75,9 +75,11 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _load(path: Path | None) -> Loaded:
     """Load the configuration, begin to log as it says, and log what was noticed."""
     loaded = load(path, os.environ)
-    level = loaded.config.system.logging.level
+    settings = loaded.config.system.logging
     handlers = [logging.StreamHandler(sys.stderr), TAIL]
-    logging.basicConfig(format=_LOG_FORMAT, level=_LEVELS.get(level, level.upper()), handlers=handlers)
+    for handler in handlers:
+        handler.setFormatter(formatter_of(settings.format))
+    logging.basicConfig(level=_LEVELS.get(settings.level, settings.level.upper()), handlers=handlers)
     for note in loaded.notes:
         log.log(note.level, "%s", note.message)
     return loaded
@@ -87,6 +89,7 @@ async def _serve(app: App) -> None:
     """Start, wait for a signal, close. A second signal ends the process at once."""
     stop = asyncio.Event()
     _on_signals(lambda: os._exit(1) if stop.is_set() else stop.set())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
     _allow_files()
     try:
         await app.start()

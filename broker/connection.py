@@ -7,6 +7,7 @@ and writes once; it waits only for more bytes, for the disk, or for a peer that 
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,10 @@ class Limits:
     write_timeout_s: float
 
 
+# Puts the buffers of one answer into the frame that its transport has for messages.
+Frame = Callable[[list[Buffer]], list[Buffer]]
+
+
 class Channel(Protocol):
     """The sending half of a transport."""
 
@@ -54,6 +59,10 @@ class Channel(Protocol):
 
     def resume(self) -> None: ...
 
+    def expect_more(self) -> None:
+        """Tell the peer's system now what has arrived: it may hold the rest of a request back until then."""
+        ...
+
     def close(self) -> None:
         """Send what is written, then close."""
         ...
@@ -67,15 +76,26 @@ class Connection:
     """A peer's session, wire and channel, and the task that serves it (`run`).
 
     wire: may be a detector; whoever made that puts the chosen wire in its place. Both read from one inbox.
+    frame: for a transport that has messages; its channel takes whole frames.
     """
 
-    def __init__(self, *, wire: Wire, session: Session, channel: Channel, dispatch: Dispatch, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        wire: Wire,
+        session: Session,
+        channel: Channel,
+        dispatch: Dispatch,
+        limits: Limits,
+        frame: Frame | None = None,
+    ) -> None:
         self.wire = wire
         self.session = session
         session.close = self.stop
         self._channel = channel
         self._dispatch = dispatch
         self._limits = limits
+        self._frame = frame
         self._waiter: asyncio.Future[None] | None = None
         self._arrived = False
         self._paused = False
@@ -145,6 +165,8 @@ class Connection:
             try:
                 for request in self.wire.requests(self._limits.requests_per_turn_max):
                     answer = await self._answer(request)
+                    if self._frame is not None and answer:
+                        answer = self._frame(answer)
                     answers += answer
                     answered += 1
                     size += sum(map(len, answer))
@@ -210,6 +232,8 @@ class Connection:
             self._paused = False
             self._channel.resume()
         if not self._arrived:
+            if self.wire.unread:
+                self._channel.expect_more()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
             self._waiter = None

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
 from msgspec import Struct
@@ -110,8 +111,20 @@ class Dispatch:
     def __init__(self, state: State) -> None:
         self._state = state
         self._catalog = state.catalog
+        self._timings = state.counters.requests
 
     async def __call__(self, session: Session, command: Struct) -> Struct | None:
+        timing = self._timings[type(command)][session.transport]
+        started = perf_counter()
+        try:
+            return await self._serve(session, command)
+        except Refused:
+            timing.failures += 1
+            raise
+        finally:
+            timing.note(perf_counter() - started)
+
+    async def _serve(self, session: Session, command: Struct) -> Struct | None:
         session.is_heard = True
         need, service = _ROUTES[type(command)]
         if need is not Need.NOTHING:

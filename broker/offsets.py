@@ -4,7 +4,7 @@ Key, 13 bytes, big-endian: log id u64 | consumer kind u8 | consumer id u32. A si
 XXH32 of its name; a group's is the group's.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from struct import Struct
 
 from xxhash import xxh32_intdigest
@@ -42,6 +42,13 @@ class Offsets:
         if persisted:
             await self._table.sync()
         return True
+
+    def all(self) -> Iterator[tuple[int, ConsumerKind, int, int]]:
+        """Yield log id, kind and id of the consumer, and offset of each that is stored."""
+        for key in self._table.keys():  # noqa: SIM118
+            log_id, kind, consumer = KEY.unpack(key)
+            if (offset := self._table.get(key)) is not None:
+                yield log_id, ConsumerKind(kind), consumer, offset
 
     def slowest(self, log_id: int) -> int | None:
         """Return the smallest offset that any consumer has stored in a log."""

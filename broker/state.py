@@ -5,21 +5,13 @@ from dataclasses import dataclass, field
 from ..storage.engine import Clock
 from .catalog import Catalog
 from .config import Config
+from .counters import Counters
 from .dedup import Windows
 from .groups import Groups
 from .logs import Logs
 from .offsets import Offsets
 from .session import Clients
 from .throttle import Throttle
-
-
-@dataclass
-class Counters:
-    """What went through since the start, in bytes of records; unsent: bytes of answers that peers have yet to take."""
-
-    read_bytes: int = 0
-    written_bytes: int = 0
-    unsent_bytes: int = 0
 
 
 @dataclass

@@ -23,8 +23,11 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
+            due = loop.time() + SWEEP_INTERVAL_US / 1e6
             await asyncio.sleep(SWEEP_INTERVAL_US / 1e6)
+            self._state.counters.loop_delays.note(max(loop.time() - due, 0.0))
             try:
                 self.sweep(SWEEP_INTERVAL_US)
             except Exception:

@@ -87,6 +87,14 @@ def format_size(size: int) -> str:
     return f"{count} {unit}"
 
 
+def show_size(size: int) -> str:
+    """Return `size` bytes as Iggy's JSON shows it: the largest unit that takes at most three decimals, "1.5 KiB"."""
+    exact = ((unit, scale) for unit, scale in _SIZE_UNITS if size >= scale and size * 1000 % scale == 0)
+    unit, scale = next(exact, ("B", 1))
+    whole, thousandths = divmod(size * 1000 // scale, 1000)
+    return f"{whole}.{thousandths:03}".rstrip("0").rstrip(".") + f" {unit}"
+
+
 def parse_duration_us(text: str | int) -> int:
     """Return the microseconds that `text` names; 0 for "0", "none", "unlimited" and "disabled".
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import msgspec
 
+from .batch import Buffer
 from .classic.frames import CODE_SIZE, LENGTH_SIZE
 from .classic.wire import BY_CODE
 from .errors import Status, WireError
@@ -21,6 +22,7 @@ KNOWN_SIZE = 8
 
 _LENGTH = Struct("<I")
 _CODE = Struct("<4xI")
+_VSR_SIZE = Struct("<48xI")
 _STRANGERS = {
     b"\x16\x03": "a TLS hello: this port has no TLS",
     b"GET ": "an HTTP request: this port has no HTTP",
@@ -58,6 +60,14 @@ def detect(head: memoryview, size_max: int) -> Generation | None:
     if length or code:
         raise _stranger(head)
     return Generation.VSR
+
+
+def frame_size(head: Buffer) -> int:
+    """Return how long the frame that `head` begins says it is, 0 when that can't be told. Nothing is checked."""
+    (length,) = _LENGTH.unpack_from(head) if len(head) >= LENGTH_SIZE else (0,)
+    if length:
+        return LENGTH_SIZE + length
+    return _VSR_SIZE.unpack_from(head)[0] if len(head) >= _VSR_SIZE.size else 0
 
 
 def _stranger(head: memoryview) -> WireError:

@@ -17,7 +17,7 @@ LONGEST_FUNCTION = 43
 
 # Within protocol, each layer imports only from layers before it (and from its own).
 PROTOCOL_LAYERS = (
-    {"errors", "batch", "primitives", "reader", "needs", "inbox"},
+    {"errors", "batch", "primitives", "reader", "needs", "inbox", "unpacked"},
     {"model"},
     {"commands", "payloads", "wire"},
     {"classic", "vsr"},
@@ -38,13 +38,16 @@ BROKER_LAYERS = (
         "archive",
         "encryption",
         "logtail",
+        "logfiles",
+        "counters",
+        "tls",
     },
     {"catalog", "topic_options"},
     {"logs", "datadir"},
     {"dedup"},
     {"state"},
     {"services", "gate", "retention", "sweeper"},
-    {"dispatch"},
+    {"dispatch", "metrics"},
     {"connection"},
     {"listeners"},
     {"app"},

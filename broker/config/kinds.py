@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
+
+import msgspec
 
 from ..units import (
     U64_MAX,
@@ -26,7 +28,7 @@ from ..units import (
 
 T = TypeVar("T")
 
-Raw = str | int | bool
+Raw = str | int | bool | list[str]
 """What TOML holds for one of our keys."""
 
 KEY_SIZE: Final = 32
@@ -118,6 +120,21 @@ def _parse_text(raw: object) -> str:
     return raw.strip()
 
 
+def _parse_words(raw: object) -> tuple[str, ...]:
+    """Return the words in `raw`, an array of text; empty ones count as none."""
+    words = cast(list[object], raw) if isinstance(raw, list) else [None]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError('expected a list of text such as ["a", "b"]')
+    return tuple(stripped for word in words if (stripped := str(word).strip()))
+
+
+def _words_from_text(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
 def _parse_key(raw: object) -> bytes:
     """Return the key in `raw`; nothing for no key."""
     try:
@@ -155,6 +172,7 @@ COUNT: Final = Kind(_parse_count, int, _count_from_text)
 ADDRESS: Final = Kind(_parse_address, str)
 FOLDER: Final = Kind(_parse_folder, str)
 TEXT: Final = Kind(_parse_text, str)
+WORDS: Final = Kind(_parse_words, list[str], _words_from_text)
 KEY: Final = Kind(_parse_key, _write_key)
 LEVEL: Final = Kind(_parse_level, str)
 SIZE: Final = _from_word(parse_size, format_size)

@@ -24,17 +24,8 @@ _IGNORED: Final = {
     "cluster.coordinator": "skip_shard_zero_for_replicas skip_shard_zero_for_clients",
     "consumer_group": "rebalancing_check_interval",
     "data_maintenance": "messages.archiver_enabled archiver.s3.tmp_upload_dir",
-    "http": "max_request_size web_ui",
-    "http.cors": (
-        "enabled allowed_methods allowed_origins allowed_headers exposed_headers allow_credentials "
-        "allow_private_network"
-    ),
-    "http.jwt": (
-        "algorithm issuer audience valid_issuers valid_audiences access_token_expiry clock_skew not_before "
-        "encoding_secret decoding_secret use_base64_secret trusted_issuers[]"
-    ),
-    "http.metrics": "enabled endpoint",
-    "http.tls": "enabled cert_file key_file",
+    "http": "web_ui",
+    "http.jwt": "trusted_issuers[]",
     "message_bus": (
         "max_batch max_message_size peer_queue_capacity reconnect_period close_peer_timeout close_grace handshake_grace"
     ),
@@ -45,11 +36,7 @@ _IGNORED: Final = {
         "transfer_artifact_bytes_max"
     ),
     "personal_access_token": "cleaner.enabled cleaner.interval",
-    "quic": (
-        "max_concurrent_bidi_streams datagram_send_buffer_size initial_mtu send_window receive_window "
-        "keep_alive_interval max_idle_timeout stream_receive_window"
-    ),
-    "quic.certificate": "self_signed cert_file key_file",
+    "quic": "datagram_send_buffer_size initial_mtu send_window receive_window stream_receive_window",
     "quic.socket": "override_defaults recv_buffer_size send_buffer_size keepalive",
     "system": (
         "backup.path runtime.path compression.allow_override compression.default_algorithm stream.path topic.path "
@@ -58,21 +45,17 @@ _IGNORED: Final = {
     ),
     "system.backup": "compatibility.path",
     "system.state": "enforce_fsync max_file_operation_retries retry_delay",
-    "system.logging": (
-        "path file_enabled max_file_size max_total_size rotation_check_interval retention sysinfo_print_interval"
-    ),
+    "system.logging": "rotation_check_interval sysinfo_print_interval",
     "system.memory_pool": "enabled size bucket_capacity",
     "system.sharding": (
         "cpu_allocation pin_cores inbox_capacity reply_inbox_capacity shutdown_drain_timeout "
         "shutdown_poll_interval shutdown_join_timeout reconcile_periodic_interval"
     ),
     "tcp": "socket_migration ipv6",
-    "tcp.tls": "enabled self_signed cert_file key_file",
     "tcp.socket": "override_defaults recv_buffer_size send_buffer_size keepalive nodelay linger",
     "telemetry": "enabled service_name",
     "telemetry.logs": "transport endpoint",
     "telemetry.traces": "transport endpoint",
-    "websocket.tls": "enabled self_signed cert_file key_file",
     "websocket": "accept_unmasked_frames",
 }
 
@@ -86,15 +69,10 @@ IGNORED: Final = frozenset(
 MISSED_IF_TRUE: Final = frozenset(
     {
         "cluster.enabled",
-        "http.tls.enabled",
         "system.recovery.recreate_missing_state",
         "system.segment.archive_expired",
-        "websocket.tls.enabled",
     }
 )
-
-# The same, where doing nothing would leave bare what the operator wants covered: the start is refused.
-REFUSED_IF_TRUE: Final = frozenset({"tcp.tls.enabled"})
 
 _KNOWN: Final = {path: path for path in (*KEYS, *sorted(IGNORED))} | {"path": "system.path"}
 

@@ -23,6 +23,7 @@ from .kinds import (
     SIZE,
     TEXT,
     TOPIC_SIZE,
+    WORDS,
     Kind,
     Raw,
     between,
@@ -46,12 +47,61 @@ def key(default: Raw, kind: Kind[V], *, secret: bool = False) -> V:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """TLS of a listener. self_signed: make a certificate where the files are not there."""
+
+    enabled: bool = key(False, FLAG)
+    self_signed: bool = key(True, FLAG)
+    cert_file: str = key("core/certs/iggy_cert.pem", TEXT)
+    key_file: str = key("core/certs/iggy_key.pem", TEXT)
+
+
+@dataclass(frozen=True)
 class Tcp:
     """The TCP listener. `wire` is ours: which generation's frames it takes."""
 
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:8090", ADDRESS)
     wire: str = key("auto", choice("auto", "classic", "vsr"))
+    tls: Tls = Tls()
+
+
+@dataclass(frozen=True)
+class Cors:
+    """What browsers are told that pages of other origins may do."""
+
+    enabled: bool = key(True, FLAG)
+    allowed_methods: tuple[str, ...] = key(["GET", "POST", "PUT", "DELETE"], WORDS)
+    allowed_origins: tuple[str, ...] = key(["*"], WORDS)
+    allowed_headers: tuple[str, ...] = key(["content-type", "authorization"], WORDS)
+    exposed_headers: tuple[str, ...] = key(["iggy-view"], WORDS)
+    allow_credentials: bool = key(False, FLAG)
+    allow_private_network: bool = key(False, FLAG)
+
+
+@dataclass(frozen=True)
+class Jwt:
+    """The tokens that a login over HTTP answers with. Without a secret one is made up for each run."""
+
+    algorithm: str = key("HS256", choice("HS256", "HS384", "HS512"))
+    issuer: str = key("iggy.apache.org", TEXT)
+    audience: str = key("iggy.apache.org", TEXT)
+    valid_issuers: tuple[str, ...] = key(["iggy.apache.org"], WORDS)
+    valid_audiences: tuple[str, ...] = key(["iggy.apache.org"], WORDS)
+    access_token_expiry_us: int = key("1 h", between(DURATION, "1 s", "3650 d"))
+    clock_skew_us: int = key("5 s", between(DURATION, "0 s", "1 h"))
+    not_before_us: int = key("0 s", between(DURATION, "0 s", "1 h"))
+    encoding_secret: str = key("", TEXT, secret=True)
+    decoding_secret: str = key("", TEXT, secret=True)
+    use_base64_secret: bool = key(False, FLAG)
+
+
+@dataclass(frozen=True)
+class HttpMetrics:
+    """Where Prometheus asks."""
+
+    enabled: bool = key(True, FLAG)
+    endpoint: str = key("/metrics", TEXT)
 
 
 @dataclass(frozen=True)
@@ -60,6 +110,20 @@ class Http:
 
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:3000", ADDRESS)
+    max_request_size: int = key("2 MB", between(SIZE, "1 KiB", "1 GiB"))
+    tls: Tls = Tls()
+    cors: Cors = Cors()
+    jwt: Jwt = Jwt()
+    metrics: HttpMetrics = HttpMetrics()
+
+
+@dataclass(frozen=True)
+class QuicCertificate:
+    """What QUIC, which has no connection without TLS, shows its clients; as in Tls."""
+
+    self_signed: bool = key(True, FLAG)
+    cert_file: str = key("", TEXT)
+    key_file: str = key("", TEXT)
 
 
 @dataclass(frozen=True)
@@ -68,6 +132,10 @@ class Quic:
 
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:8080", ADDRESS)
+    max_concurrent_bidi_streams: int = key(1, between(COUNT, 1, 10_000))
+    keep_alive_interval_us: int = key("10 s", between(DURATION, "0 s", "1 d"))
+    max_idle_timeout_us: int = key("30 s", between(DURATION, "1 s", "1 d"))
+    certificate: QuicCertificate = QuicCertificate()
 
 
 @dataclass(frozen=True)
@@ -76,13 +144,24 @@ class WebSocket:
 
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:8092", ADDRESS)
+    wire: str = key("auto", choice("auto", "classic", "vsr"))
+    tls: Tls = Tls()
 
 
 @dataclass(frozen=True)
 class Logging:
-    """What goes to the log."""
+    """What goes to the log, and to files of it. A relative path is below the data directory's `runtime`.
+
+    format is ours.
+    """
 
     level: str = key("info", LEVEL)
+    format: str = key("text", choice("text", "json"))
+    file_enabled: bool = key(True, FLAG)
+    path: Path = key("logs", FOLDER)  # noqa: RUF009 - a field, which ruff cannot see here
+    max_file_size: int = key("500 MB", between(SIZE, "64 KiB", "1 TiB"))
+    max_total_size: int = key("4 GB", SIZE)
+    retention_us: int = key("7 d", DURATION)
 
 
 @dataclass(frozen=True)

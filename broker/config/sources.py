@@ -19,7 +19,6 @@ from .names import (
     FILE_NAMES,
     LOG_NAMES,
     MISSED_IF_TRUE,
-    REFUSED_IF_TRUE,
     TABLES,
     is_configuration,
     nearest,
@@ -178,8 +177,6 @@ def _sort(entries: Iterable[Entry], known: Mapping[str, str]) -> Layer:
             layer.notes.append(_unknown(name, given.where, known))
         elif path not in KEYS:
             layer.ignored.append(name)
-            if path in REFUSED_IF_TRUE and given.raw in (True, "true"):
-                raise ConfigError(given.where, f"{name}: given true, expected false: this version can't do it")
             if path in MISSED_IF_TRUE and given.raw in (True, "true"):
                 layer.notes.append(Note(logging.WARNING, f"{given.where}: {name}: not supported, nothing is done"))
         elif layer.values.setdefault(path, given).raw != given.raw:

@@ -12,7 +12,7 @@ from ...protocol.primitives import Transport
 from ...protocol.vsr.session import VsrSession
 from ...protocol.vsr.wire import VsrWire
 from ...protocol.wire import Wire
-from ..connection import Channel, Connection, Limits
+from ..connection import Channel, Connection, Frame, Limits
 from ..dispatch import Dispatch
 from ..session import Clients
 
@@ -43,8 +43,14 @@ class Peers:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def connect(self, channel: Channel, transport: Transport, address: str, wire: str = AUTO) -> Connection:
-        """Begin to serve a peer. wire: the name of the generation to take, or AUTO for whichever it speaks."""
+    def connect(
+        self, channel: Channel, transport: Transport, address: str, wire: str = AUTO, *, frame: Frame | None = None
+    ) -> Connection:
+        """Begin to serve a peer.
+
+        wire: the name of the generation to take, or AUTO for whichever it speaks.
+        frame: what puts an answer into a message of the transport, if it has such.
+        """
         loop = asyncio.get_running_loop()
         if self._checker is None:
             self._checker = loop.create_task(self._check(), name="peers")
@@ -57,7 +63,12 @@ class Peers:
         size_max = self.limits.frame_size_max_before_login
         detector = Detector(Inbox(self._pool), wires, choose, frame_size_max=size_max)
         connection = Connection(
-            wire=detector, session=session, channel=channel, dispatch=self._dispatch, limits=self.limits
+            wire=detector,
+            session=session,
+            channel=channel,
+            dispatch=self._dispatch,
+            limits=self.limits,
+            frame=frame,
         )
         task = loop.create_task(connection.run())
         self._tasks[task] = connection

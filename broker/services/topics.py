@@ -68,6 +68,7 @@ async def delete(state: State, _session: Session, command: model.DeleteTopic) ->
     state.catalog.record(events.TopicDeleted(stream.id, topic.id))
     state.groups.drop(stream.id, topic.id)
     state.balanced.pop((stream.id, topic.id), None)
+    state.counters.forget((stream.id, topic.id))
     state.windows.drop((stream.id, topic.id))
     await state.catalog.sync()
     await state.logs.drop(gone)

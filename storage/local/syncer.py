@@ -25,6 +25,10 @@ R = TypeVar("R")
 Job = Callable[[], None]
 
 
+def _nothing(_seconds: float) -> None:
+    """Take no note of a sync."""
+
+
 class Syncer:
     """The threads that sync, and the groups that have something to be synced."""
 
@@ -34,6 +38,7 @@ class Syncer:
         self._pool = pool if pool is not None else ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="pybroker-sync")
         self._dirty: dict[Group, None] = {}  # in the order they came
         self._task: asyncio.Task[None] | None = None
+        self.noted: Callable[[float], None] = _nothing  # told of each sync how many seconds it took
 
     def start(self) -> None:
         """Begin the background pass on the running loop. Without a loop, the first group marked in one does."""
@@ -98,6 +103,7 @@ class Group:
         self._dirty = False
         self._running = False
         self._left = False
+        self._began = 0.0
         self._current: list[asyncio.Future[None]] = []
         self._next: list[asyncio.Future[None]] = []
 
@@ -175,10 +181,12 @@ class Group:
         self._running = True
         self._syncer.remove(self)
         self._current, self._next = self._next, []
+        self._began = asyncio.get_running_loop().time()
         self._syncer.submit(self._plan()).add_done_callback(self._finish)
 
     def _finish(self, done: asyncio.Future[None]) -> None:
         self._running = False
+        self._syncer.noted(asyncio.get_running_loop().time() - self._began)
         cause = done.exception()
         self._end(cause)
         self._wake(self._current, cause)

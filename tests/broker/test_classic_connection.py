@@ -30,9 +30,10 @@ POLL = PollMessages(READER, "s", "t", 0, NEXT, 10, auto_commit=False)
 
 
 class FakeChannel:
-    """Takes answers at once."""
+    """Takes answers at once. more_expected: how often the rest of a request was waited for."""
 
     unsent = 0
+    more_expected = 0
 
     def __init__(self) -> None:
         self.written = bytearray()
@@ -47,6 +48,9 @@ class FakeChannel:
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
+
+    def expect_more(self) -> None:
+        self.more_expected += 1
 
     def close(self) -> None:
         self.closed = True
@@ -68,7 +72,10 @@ class Peer:
 
     async def ask(self, *commands: Struct) -> list[int]:
         """Let requests arrive at once; return the statuses of the answers that are written then."""
-        feed(self.wire, b"".join(map(frame_of, commands)))
+        return await self.send(b"".join(map(frame_of, commands)))
+
+    async def send(self, data: bytes) -> list[int]:
+        feed(self.wire, data)
         self.connection.received(0)
         await self.settle()
         return self.statuses()
@@ -139,3 +146,11 @@ async def test_stale_client_is_told_so_and_dropped() -> None:
     await peer.task
     assert peer.channel.closed
     assert broker.state.clients.find(peer.session.client_id) is None
+
+
+async def test_half_a_request_is_acknowledged_at_once_and_a_whole_one_is_answered(peer: Peer) -> None:
+    ping = frame_of(Ping())
+    assert await peer.send(ping[:5]) == []
+    assert peer.channel.more_expected == 1
+    assert await peer.send(ping[5:] + ping) == [0, 0]
+    assert peer.channel.more_expected == 1

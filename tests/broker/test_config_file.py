@@ -21,6 +21,8 @@ VALUES: Mapping[str, object] = {
     "tcp.enabled": False,
     "tcp.address": "[::]:0",
     "tcp.wire": "vsr",
+    "http.cors.allowed_origins": ("http://a", "http://b"),
+    "http.cors.exposed_headers": (),
     "system.path": Path("/var/lib/a \"b\" c"),
     "system.logging.level": "off",
     "system.topic.max_size": 3 * 10**9,
@@ -41,6 +43,8 @@ def test_shipped_file_has_the_keys_and_defaults_of_the_schema(tmp_path: Path) ->
     # A secret is never written, so the shipped ones are looked at one by one: none.
     assert shipped["system"]["encryption"].pop("key") == ""
     assert shipped["data_maintenance"]["archiver"]["s3"].pop("key_secret") == ""
+    jwt = shipped["http"]["jwt"]
+    assert jwt.pop("encoding_secret") == jwt.pop("decoding_secret") == ""
     assert shipped == as_table(Config())
     loaded = load(SHIPPED, {}, cwd=tmp_path)
     assert (loaded.config, loaded.notes) == (Config(), ())

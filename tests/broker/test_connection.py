@@ -68,6 +68,8 @@ class FakeChannel:
     def resume(self) -> None:
         self.calls.append("resume")
 
+    def expect_more(self) -> None: ...
+
     def close(self) -> None:
         self.calls.append("close")
 

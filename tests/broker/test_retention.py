@@ -328,6 +328,7 @@ async def test_the_app_owns_the_task_if_it_is_asked_for(tmp_path: Path, enabled:
             config,
             system=replace(config.system, path=tmp_path / "data"),
             tcp=replace(config.tcp, address="127.0.0.1:0"),
+            websocket=replace(config.websocket, address="127.0.0.1:0"),
             data_maintenance=replace(maintenance, messages=messages),
         ),
         Root("iggy", "iggy"),

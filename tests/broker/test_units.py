@@ -15,6 +15,7 @@ from pybroker.broker.units import (
     parse_expiry_us,
     parse_size,
     parse_topic_size,
+    show_size,
 )
 
 SECOND = 1_000_000
@@ -177,3 +178,27 @@ def test_any_text_is_a_value_or_refused(text: str) -> None:
             assert 0 <= parse(text) <= U64_MAX
         except ValueError as error:
             assert str(error).startswith("expected a ")
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 B"),
+        (305, "305 B"),
+        (1000, "1 KB"),
+        (1024, "1 KiB"),
+        (1025, "1.025 KB"),
+        (1536, "1.5 KiB"),
+        (3_211_776, "3136.5 KiB"),
+        (1_234_567, "1234.567 KB"),
+        (2**30, "1 GiB"),
+        (U64_MAX, "18446744073709551.615 KB"),
+    ],
+)
+def test_a_size_is_shown_as_iggys_json_has_it(size: int, shown: str) -> None:
+    assert show_size(size) == shown
+
+
+@given(st.integers(0, U64_MAX))
+def test_a_shown_size_is_exact(size: int) -> None:
+    assert parse_size(show_size(size)) == size

@@ -1,5 +1,6 @@
 """`pybroker serve` and `pybroker config` as an operator meets them."""
 
+import json
 import os
 import re
 import signal
@@ -259,8 +260,9 @@ def test_the_current_configuration_has_the_real_port_and_no_secrets(tmp_path: Pa
         assert current["tcp"]["enabled"] is True
         host, _, port = current["tcp"]["address"].rpartition(":")
         assert (host, int(port) > 0) == ("127.0.0.1", True)
-        assert not any(current[name]["enabled"] for name in ("http", "quic", "websocket"))
-        assert "secret" not in text
+        others = [current[name] for name in ("http", "quic", "websocket")]
+        assert all(int(other["address"].rpartition(":")[2]) for other in others if other["enabled"])
+        assert "top secret" not in text
         with RawClient(int(port)) as client:
             assert client.login("admin", "top secret").kind == REPLY
         assert f"listening for tcp on {server.address}" in server.log()
@@ -338,3 +340,16 @@ def test_it_listens_on_ipv6_where_it_is_told_to(tmp_path: Path) -> None:
             peer.sendall(request_frame(code=1))
             header = peer.recv(256)
             assert (header[60], struct.unpack_from("<I", header, 216)[0]) == (REPLY, 0)
+
+
+def test_the_log_is_also_in_a_file(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", settings={"IGGY_SYSTEM_LOGGING_FORMAT": "json"}) as server:
+        lines = (server.path / "runtime" / "logs" / "pybroker.log").read_text().splitlines()
+    assert any(json.loads(line)["message"].startswith("listening for tcp on 127.0.0.1:") for line in lines)
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = {"IGGY_SYSTEM_LOGGING_PATH": str(tmp_path / "file"), "IGGY_SYSTEM_PATH": str(tmp_path / "data")}
+    result = run("serve", settings=settings)
+    assert (result.returncode, result.stderr.count("system.logging.path")) == (1, 1)

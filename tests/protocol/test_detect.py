@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybroker.protocol.classic.wire import BY_CODE, ClassicWire
-from pybroker.protocol.detect import KNOWN_SIZE, Detector, Generation, detect
+from pybroker.protocol.detect import KNOWN_SIZE, Detector, Generation, detect, frame_size
 from pybroker.protocol.errors import WireError
 from pybroker.protocol.inbox import BLOCK_SIZE, Inbox, Pool
 from pybroker.protocol.model.streams import CreateStream
@@ -141,3 +141,17 @@ def test_wire_that_is_not_taken_is_named() -> None:
     feed(detector, CLASSIC)
     with pytest.raises(WireError, match="a client of the vsr wire, as configured, have one of the classic wire"):
         detector.requests(1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "known_at"),
+    [
+        pytest.param(request_frame(1), 4, id="classic"),
+        pytest.param(request_frame(302, b"x" * 300), 4, id="classic, large"),
+        pytest.param(raw.request_frame(), 52, id="vsr"),
+        pytest.param(raw.request_frame(b"x" * 70_000), 52, id="vsr, large"),
+    ],
+)
+def test_frame_says_how_long_it_is(frame: bytes, known_at: int) -> None:
+    sizes = [frame_size(frame[:count]) for count in range(min(len(frame), 400))]
+    assert sizes == [0] * known_at + [len(frame)] * (len(sizes) - known_at)

@@ -141,12 +141,15 @@ async def started(generation: str) -> AsyncGenerator[Peer]:
 
 
 @asynccontextmanager
-async def connected(server: Server, *generations: str) -> AsyncGenerator[list[Peer]]:
-    """Run a client of each generation, signed in as root. They dial a server that is away ten times a second."""
+async def connected(server: Server, *generations: str, url: str | None = None) -> AsyncGenerator[list[Peer]]:
+    """Run a client of each generation, signed in as root. They dial a server that is away ten times a second.
+
+    url: where they connect, without options; over TCP unless told otherwise.
+    """
     async with AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(started(generation)) for generation in generations]
-        url = f"{server.url}?reconnection_interval=100ms&reestablish_after=100ms"
-        await asyncio.gather(*(peer.call("connect", url=url) for peer in peers))
+        whole = f"{url or server.url}?reconnection_interval=100ms&reestablish_after=100ms"
+        await asyncio.gather(*(peer.call("connect", url=whole) for peer in peers))
         yield peers
 
 

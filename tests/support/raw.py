@@ -1,6 +1,7 @@
 """A bare vsr client over a blocking socket: for what the real client would never send."""
 
 import socket
+import ssl
 import struct
 import uuid
 from typing import Any, NamedTuple
@@ -67,10 +68,12 @@ def login_body(username: str = "iggy", password: str = "iggy", *, version: int =
 
 
 class RawClient:
-    """One connection. Every method waits at most `timeout_s`."""
+    """One connection. Every method waits at most `timeout_s`. tls: with which to speak TLS, to "localhost"."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, timeout_s: float = 10.0, *, tls: ssl.SSLContext | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost", suppress_ragged_eofs=False)
         self.client = uuid.uuid4().int
         self.session = 0
         self.request = 0

@@ -35,8 +35,17 @@ class Server:
         """settings: environment variables (IGGY_...); arguments: of `pybroker serve`, besides the usual."""
         self.path = path
         self.address = ""
+        self.websocket_address = ""
+        self.quic_address = ""
+        self.http_address = ""
         self.output = path.parent / f"{path.name}.log"
-        self._settings = {"IGGY_SYSTEM_PATH": str(path), "IGGY_TCP_ADDRESS": f"127.0.0.1:{port}"} | (settings or {})
+        self._settings = {
+            "IGGY_SYSTEM_PATH": str(path),
+            "IGGY_TCP_ADDRESS": f"127.0.0.1:{port}",
+            "IGGY_WEBSOCKET_ADDRESS": "127.0.0.1:0",
+            "IGGY_QUIC_ADDRESS": "127.0.0.1:0",
+            "IGGY_HTTP_ADDRESS": "127.0.0.1:0",
+        } | (settings or {})
         self._arguments = ("--with-default-root-credentials", *arguments) if default_root else arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,7 +72,11 @@ class Server:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"no start, exit status {self._process.poll()}: {self.log()}")
             time.sleep(_INTERVAL_S)
-        self.address = tomllib.loads(current.read_text())["tcp"]["address"]
+        listeners = tomllib.loads(current.read_text())
+        self.address = listeners["tcp"]["address"]
+        self.websocket_address = listeners["websocket"]["address"]
+        self.quic_address = listeners["quic"]["address"]
+        self.http_address = listeners["http"]["address"]
         return self
 
     def spawn(self) -> subprocess.Popen[bytes]:

@@ -1,0 +1,70 @@
+"""What watches a broker over HTTP: whether it is there, and its metrics."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from pybroker.broker.config import ConfigError
+from pybroker.broker.config.schema import Http, HttpMetrics
+from pybroker.broker.listeners.http.app import METRICS_TYPE
+from pybroker.broker.listeners.http.listener import HttpListener
+from support.broker import Broker
+from support.rest import LIMITS, Rest
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+async def address(broker: Broker) -> AsyncIterator[str]:
+    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
+    yield await listener.open("127.0.0.1", 0)
+    await listener.finish(1)
+
+
+@pytest.fixture
+async def anyone(address: str) -> AsyncIterator[Rest]:
+    async with Rest(address) as rest:
+        yield rest
+
+
+async def test_health_is_for_everybody(anyone: Rest) -> None:
+    response = await anyone.ask("GET", "/health")
+    assert (response.status_code, response.text) == (200, "ok")
+
+
+async def test_metrics_are_for_those_who_may_read_servers(anyone: Rest, address: str) -> None:
+    async with Rest(address) as root, Rest(address) as bob:
+        await root.login()
+        await bob.login("bob")
+        await check_metrics(anyone, root, bob)
+
+
+async def check_metrics(anyone: Rest, root: Rest, bob: Rest) -> None:
+    assert await anyone.code("GET", "/metrics") == (401, "unauthenticated")
+    assert await bob.code("GET", "/metrics") == (403, "unauthorized")
+    response = await root.ask("GET", "/metrics")
+    assert (response.status_code, response.headers["content-type"]) == (200, METRICS_TYPE)
+    (asked,) = [line for line in response.text.splitlines() if line.startswith("http_requests_total ")]
+    assert float(asked.split()[1]) == 5  # two logins and these three
+
+
+@pytest.mark.parametrize(
+    ("metrics", "path"), [(HttpMetrics(endpoint="/m"), "/metrics"), (HttpMetrics(enabled=False), "/metrics")]
+)
+async def test_metrics_are_where_the_configuration_says(broker: Broker, metrics: HttpMetrics, path: str) -> None:
+    broker.state.config = replace(broker.config, http=Http(metrics=metrics))
+    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
+    async with Rest(await listener.open("127.0.0.1", 0)) as rest:
+        await rest.login()
+        assert (await rest.ask("GET", "/metrics")).status_code == 404
+        assert (await rest.ask("GET", "/m")).status_code == (200 if metrics.enabled else 404)
+    await listener.finish(1)
+
+
+def test_endpoint_of_metrics_is_a_path(broker: Broker) -> None:
+    broker.state.config = replace(broker.config, http=Http(metrics=HttpMetrics(endpoint="metrics")))
+    with pytest.raises(ConfigError, match="expected a path"):
+        HttpListener(broker.state, broker.dispatch, LIMITS)
