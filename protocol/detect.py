@@ -16,7 +16,7 @@ from .classic.frames import CODE_SIZE, LENGTH_SIZE
 from .classic.wire import BY_CODE
 from .errors import Status, WireError
 from .inbox import Inbox
-from .wire import Request, Wire
+from .wire import Receiver, Request, Wire
 
 KNOWN_SIZE = 8
 
@@ -76,7 +76,7 @@ def _stranger(head: memoryview) -> WireError:
     return WireError(0, "the first frame of an Iggy client", what)
 
 
-class Detector:
+class Detector(Receiver):
     """Stands in for a peer's wire until its first bytes say which it is.
 
     inbox: that of the wire to come, so bytes need not move. wires: of each generation that may come, makes one on an
@@ -91,21 +91,9 @@ class Detector:
         *,
         frame_size_max: int,
     ) -> None:
-        self.frame_size_max = frame_size_max
-        self.pause_s = 0.0
-        self._inbox = inbox
+        super().__init__(inbox, frame_size_max)
         self._wires = wires
         self._chosen = chosen
-
-    @property
-    def unread(self) -> int:
-        return self._inbox.unread
-
-    def space(self, hint: int) -> memoryview:
-        return self._inbox.space()
-
-    def filled(self, count: int) -> None:
-        self._inbox.filled(count)
 
     def requests(self, count_max: int) -> Iterator[Request]:
         """Yield what the chosen wire does, nothing before. Raises WireError when no wire is the peer's."""
@@ -124,6 +112,3 @@ class Detector:
 
     def refuse(self, request: Request, status: Status) -> NoReturn:
         raise AssertionError("there was no request")
-
-    def close(self) -> None:
-        self._inbox.close()

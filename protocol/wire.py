@@ -7,6 +7,7 @@ import msgspec
 
 from .batch import Buffer
 from .errors import Status
+from .inbox import Inbox
 
 
 class Request(msgspec.Struct, gc=False):
@@ -61,3 +62,25 @@ class Wire(Protocol):
     def close(self) -> None:
         """Give up what was received. No request may be in use."""
         ...
+
+
+class Receiver:
+    """The half of a wire that every one has alike: its peer's bytes, which go to an inbox. See Wire."""
+
+    def __init__(self, inbox: Inbox, frame_size_max: int) -> None:
+        self.frame_size_max = frame_size_max
+        self.pause_s = 0.0
+        self._inbox = inbox
+
+    @property
+    def unread(self) -> int:
+        return self._inbox.unread
+
+    def space(self, hint: int) -> memoryview:
+        return self._inbox.space()
+
+    def filled(self, count: int) -> None:
+        self._inbox.filled(count)
+
+    def close(self) -> None:
+        self._inbox.close()

@@ -15,7 +15,7 @@ from ..inbox import Inbox
 from ..model import groups, offsets, streams, system, tokens, topics, users
 from ..model.messages import RESYNC_PARTITION, Polled, PollMessages, SendMessages, Sent
 from ..primitives import PollingKind
-from ..wire import Request
+from ..wire import Receiver, Request
 from . import frames
 from .messages import HEAD_SIZE, read_send, write_polled
 from .old import Guess
@@ -66,16 +66,14 @@ IDLE_PAUSE_S = 0.005
 POLL_COUNT_MAX = 50_000
 
 
-class ClassicWire:
+class ClassicWire(Receiver):
     """The wire of one connection.
 
     random_bytes: where the ids of messages that have none come from.
     """
 
     def __init__(self, inbox: Inbox, *, frame_size_max: int, random_bytes: Callable[[int], bytes]) -> None:
-        self.frame_size_max = frame_size_max
-        self.pause_s = 0.0
-        self._inbox = inbox
+        super().__init__(inbox, frame_size_max)
         inbox.measure = self._measure
         self._random_bytes = random_bytes
         self._head_size = HEAD_SIZE  # of its messages: known from its first send on
@@ -83,21 +81,8 @@ class ClassicWire:
         self._idle_polls = 0
         self._idle_partition = 0
 
-    @property
-    def unread(self) -> int:
-        return self._inbox.unread
-
-    def space(self, hint: int) -> memoryview:
-        return self._inbox.space()
-
-    def filled(self, count: int) -> None:
-        self._inbox.filled(count)
-
     def requests(self, count_max: int) -> Iterator[Request]:
         return map(self._request, self._inbox.frames(count_max))
-
-    def close(self) -> None:
-        self._inbox.close()
 
     def reply(self, request: Request, reply: msgspec.Struct | None) -> list[Buffer]:
         if type(reply) is Polled:

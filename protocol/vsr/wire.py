@@ -16,7 +16,7 @@ from ..inbox import Inbox
 from ..model.messages import Polled
 from ..model.tokens import LoginWithToken
 from ..model.users import LoggedIn, Logout
-from ..wire import Request
+from ..wire import Receiver, Request
 from . import frames, session
 from .frames import HEADER_SIZE, Reason, RequestHeader
 from .messages import polled_head
@@ -45,31 +45,16 @@ _REASONS = {
 }
 
 
-class VsrWire:
+class VsrWire(Receiver):
     """The wire of one connection, or of one QUIC stream. `session` is the connection's."""
 
     def __init__(self, vsr: session.VsrSession, inbox: Inbox, *, frame_size_max: int) -> None:
-        self.frame_size_max = frame_size_max
-        self.pause_s = 0.0
+        super().__init__(inbox, frame_size_max)
         self._session = vsr
-        self._inbox = inbox
         inbox.measure = self._measure
-
-    @property
-    def unread(self) -> int:
-        return self._inbox.unread
-
-    def space(self, hint: int) -> memoryview:
-        return self._inbox.space()
-
-    def filled(self, count: int) -> None:
-        self._inbox.filled(count)
 
     def requests(self, count_max: int) -> Iterator[Request]:
         return map(self._request, self._inbox.frames(count_max))
-
-    def close(self) -> None:
-        self._inbox.close()
 
     def reply(self, request: Request, reply: msgspec.Struct | None) -> list[Buffer]:
         header: RequestHeader = request.tag

@@ -281,11 +281,11 @@ class Recovery:
 
     def _end(self, found: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]) -> None:
         """End the log where nothing valid follows: cut a torn tail, leave anything else."""
-        fault = Corrupt(segment.path, progress.position, progress.fault or "")
         position, offset = progress.position, progress.offset
         if self._power_failed or is_torn(self._disk, segment, segment.fd, position=position, offset=offset):
             self._cut(found, segment, progress)
         else:
+            fault = Corrupt(segment.path, position, progress.fault or "")
             _logger.warning("%s; no crash explains it: left as it is, the log goes on behind it", fault)
             found.damages = [*found.damages, fault]
             progress.offset += self._count_at(segment, progress)

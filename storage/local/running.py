@@ -20,8 +20,11 @@ _LOST = b"lost"
 
 def has_power_failed(disk: Disk, root: Path) -> bool:
     """Say whether the last stop counts as a power failure."""
-    before = disk.read_file(root / NAME)
-    return before is not None and (before != disk.boot_id() or not before)
+    return _tells_of_failure(disk.read_file(root / NAME), disk.boot_id())
+
+
+def _tells_of_failure(note: bytes | None, boot_id: bytes) -> bool:
+    return note is not None and (note != boot_id or not note)
 
 
 class Running:
@@ -36,8 +39,8 @@ class Running:
         self._disk = disk
         self._path = root / NAME
         self._boot_id = disk.boot_id()
-        self.power_failed = has_power_failed(disk, root)
         before = disk.read_file(self._path)
+        self.power_failed = _tells_of_failure(before, self._boot_id)
         # The disk may have failed the note too: then it is empty, or something follows it.
         self.sync_failed = before is not None and (not before or before.startswith(_LOST))
         self._in_doubt = self.power_failed
