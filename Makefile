@@ -22,7 +22,7 @@ check: $(READY)
 	$(BIN)/python -m pytest tests/test_tidy.py
 
 bench: $(READY)
-	$(BIN)/python -m pybroker.benchmarks.wire
+	$(BIN)/pybroker bench run benchmarks/scenarios/short.toml -o benchmarks/results
 
 scale: $(READY)
 	$(BIN)/python -m pybroker.benchmarks.scale

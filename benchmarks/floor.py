@@ -15,10 +15,10 @@ from pathlib import Path
 from struct import Struct
 from typing import cast
 
-from ..broker.cli import loop_factory
 from ..broker.config import Config
 from ..broker.connection import Connection
 from ..broker.listeners.tcp import TcpChannel
+from ..broker.loops import loop_factory
 from ..protocol.batch import Buffer
 from ..protocol.commands import BY_REQUEST
 from ..protocol.inbox import Inbox, Pool

@@ -1,36 +1,20 @@
 """The bytes that the load sends: built once, before anything is timed."""
 
 import os
-from struct import Struct
 
-from msgspec import Struct as Command
-from xxhash import xxh3_64_intdigest
+from msgspec import Struct
 
-from ..protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE, checksum_of, verify
-from ..protocol.commands import BY_REQUEST
+from ..protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE, NO_ID, stamp
 from ..protocol.model.messages import PollMessages, SendMessages
 from ..protocol.primitives import Consumer, ConsumerKind, Partitioning, PartitioningKind, PollingKind, PollingStrategy
-from ..protocol.vsr.frames import NON_REPLICATED
-from ..protocol.vsr.overrides import CODECS
+from ..protocol.unpacked import Message, pack
+from ..protocol.vsr import client as vsr
+from ..protocol.vsr.frames import request_header
 
 STREAM = "bench"
 TOPIC = "bench"
 # Where a poll's frame says from which offset on, counted from its end: offset u64 | count u32 | auto commit u8.
 POLL_OFFSET_FROM_END = 13
-
-_REQUEST = Struct("<48xI8xB67x16s24xQB7xQ4xI56x")  # size, command, client, request, operation, session, code
-_REQUEST_COMMAND = 5
-_FRAME = Struct("<16xIIIIQ")  # a message's frame from byte 8 on: deltas, headers size, payload size, zero
-_RECORD = Struct("<32xQ8xI204x")  # size, count
-_U64 = Struct("<Q")
-
-
-def make_record(payload_size: int, count: int) -> bytearray:
-    """Return a batch record as a producer sends it, with random payloads."""
-    frames = [_make_frame(os.urandom(payload_size), delta) for delta in range(count)]
-    record = bytearray(_RECORD.pack(HEADER_SIZE + sum(map(len, frames)), count)) + b"".join(frames)
-    _U64.pack_into(record, 40, checksum_of(memoryview(record), b"".join(frame[:8] for frame in frames)))
-    return record
 
 
 def record_size(payload_size: int, count: int) -> int:
@@ -38,8 +22,9 @@ def record_size(payload_size: int, count: int) -> int:
 
 
 def send_command(payload_size: int, count: int) -> SendMessages:
-    """Return a send of `count` messages to partition 0."""
-    batch = verify(memoryview(make_record(payload_size, count)))
+    """Return a send of `count` messages with random payloads to partition 0."""
+    batch = pack([Message(NO_ID, os.urandom(payload_size)) for _ in range(count)], 0)
+    stamp(batch, base_offset=0, base_timestamp_us=0)
     return SendMessages(STREAM, TOPIC, Partitioning(PartitioningKind.PARTITION, 0), batch)
 
 
@@ -56,22 +41,11 @@ def poll_command(count: int, *, consumer_id: int) -> PollMessages:
     )
 
 
-def frame_of(command: Command, *, client: bytes, session: int, request: int) -> bytearray:
-    """Return the frame that asks `command`."""
-    row = BY_REQUEST[type(command)]
-    body = bytes(CODECS[row.request].encode(command))
-    operation, code = (NON_REPLICATED, row.code) if row.operation is None else (row.operation, 0)
-    return request_frame(body, client=client, session=session, request=request, operation=operation, code=code)
+def frame_of(command: Struct, *, client: bytes, session: int = 0, request: int = 0) -> bytearray:
+    """Return the frame that asks `command`, in memory of its own."""
+    return bytearray(b"".join(vsr.frame_of(command, client=client, session=session, number=request)))
 
 
-def request_frame(
-    body: bytes, *, operation: int, client: bytes, session: int = 0, request: int = 0, code: int = 0
-) -> bytearray:
-    size = _REQUEST.size + len(body)
-    header = _REQUEST.pack(size, _REQUEST_COMMAND, client, request, operation, session, code)
-    return bytearray(header + body)
-
-
-def _make_frame(payload: bytes, offset_delta: int) -> bytes:
-    rest = _FRAME.pack(offset_delta, 0, 0, len(payload), 0) + payload
-    return _U64.pack(xxh3_64_intdigest(rest)) + rest
+def request_frame(body: bytes, *, operation: int, client: bytes) -> bytearray:
+    """Return a request with any body."""
+    return bytearray(request_header(size=len(body), client=client, request=0, operation=operation) + body)

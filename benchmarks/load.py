@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..protocol.vsr.frames import HEADER_SIZE, REGISTER
-from ..protocol.vsr.session import NEWEST_VERSION
-from .frames import POLL_OFFSET_FROM_END, frame_of, request_frame
+from ..protocol.model.users import Login
+from ..protocol.vsr.frames import HEADER_SIZE
+from .frames import POLL_OFFSET_FROM_END, frame_of
 
 TIMEOUT_S = 10
 REPLY_SIZE_MAX = 8 * 1024 * 1024
@@ -61,9 +61,7 @@ class Peer:
         self._socket.close()
 
     def login(self, username: str, password: str) -> None:
-        texts = (b"benchmark", b"0.1.0", username.encode(), password.encode())
-        body = struct.pack("<I", NEWEST_VERSION) + b"".join(bytes([len(text)]) + text for text in texts) + bytes(4)
-        reply = self.exchange(request_frame(body, operation=REGISTER, client=self.client))
+        reply = self.exchange(frame_of(Login(username, password, "benchmark/0.1.0"), client=self.client))
         self.session = _U64.unpack_from(reply, 4 + 4)[0]
 
     def ask(self, command: msgspec.Struct) -> bytes:
@@ -73,6 +71,11 @@ class Peer:
 
     def frame_of(self, command: msgspec.Struct) -> bytearray:
         return frame_of(command, client=self.client, session=self.session, request=self._requests)
+
+    def demand(self, command: msgspec.Struct) -> None:
+        """Ask a command and leave its reply unread."""
+        self._requests += 1
+        self._socket.sendall(self.frame_of(command))
 
     def exchange(self, frame: bytearray) -> bytes:
         """Send a frame; return the body of its reply."""

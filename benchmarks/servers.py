@@ -15,7 +15,7 @@ from types import MappingProxyType
 import psutil
 from msgspec import Struct
 
-from ..broker.app import CURRENT_CONFIG, DEFAULT_ROOT
+from ..broker.app import CURRENT_CONFIG, DEFAULT_ROOT, LISTENERS
 from ..protocol.model.streams import CreateStream
 from ..protocol.model.topics import CreateTopic, DeleteTopic
 from ..protocol.vsr.frames import LOGOUT
@@ -45,9 +45,7 @@ class Target(ABC):
 
     @property
     def cpu_seconds(self) -> float:
-        """Return the processor time of the process until now, in steps of 10 ms."""
-        times = self._process.cpu_times()
-        return times.user + times.system
+        return cpu_seconds(self._process)
 
     @property
     def rss(self) -> int:
@@ -85,6 +83,12 @@ class Floor(Target):
     def empty(self, *, poll_size: int) -> None:
         body = poll_size.to_bytes(4, "little")
         self.peer.exchange(request_frame(body, operation=LOGOUT, client=self.peer.client))
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the processor time of a process until now, in steps of 10 ms."""
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 @contextmanager
@@ -128,6 +132,16 @@ def broker_process(folder: Path, settings: Mapping[str, str] = _DEFAULTS) -> Gen
         yield process
 
 
+def tls_settings(certificate: Path) -> dict[str, str]:
+    """Return the settings of a broker that encrypts everything with a pair in one file."""
+    settings: dict[str, str] = {}
+    for listener in ("TCP", "WEBSOCKET", "HTTP"):
+        table = f"IGGY_{listener}_TLS"
+        settings |= {f"{table}_ENABLED": "true", f"{table}_CERT_FILE": str(certificate)}
+        settings[f"{table}_KEY_FILE"] = str(certificate)
+    return settings
+
+
 @contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Generator[subprocess.Popen[bytes]]:
     """End a process on leaving, whatever happened."""
@@ -143,11 +157,17 @@ def _ended(process: subprocess.Popen[bytes]) -> Generator[subprocess.Popen[bytes
 
 
 def port_of(process: subprocess.Popen[bytes], folder: Path) -> int:
-    """Wait for the file in which a broker says what it bound; return the port."""
+    """Wait until a broker listens; return its port for TCP."""
+    return int(addresses_of(process, folder)["tcp"].rpartition(":")[2])
+
+
+def addresses_of(process: subprocess.Popen[bytes], folder: Path) -> dict[str, str]:
+    """Wait for the file in which a broker says what it bound; return "host:port" by listener."""
     path = folder / CURRENT_CONFIG
     deadline = time.monotonic() + START_TIMEOUT_S
     while not path.exists():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"the broker did not start, exit status {process.poll()}")
         time.sleep(_LOOK_INTERVAL_S)
-    return int(tomllib.loads(path.read_text())["tcp"]["address"].rpartition(":")[2])
+    config = tomllib.loads(path.read_text())
+    return {name: config[name]["address"] for name in LISTENERS}

@@ -193,13 +193,16 @@ def table(report: Report) -> str:
         wanted = f"  of {row.ratio_min:.2f} wanted" if row.ratio_min else ""
         verdict = "" if row.ratio >= row.ratio_min else "  missed"
         lines.append(f"{row.name:26}{''.join(cells)}{row.ratio:8.2f}{wanted}{verdict}")
+    return "\n".join([*lines, "", notes(report)])
+
+
+def notes(report: Report) -> str:
+    """Return what belongs to no load."""
     first, second = report.first_start, report.second_start
     slow = "" if max(first.seconds, second.seconds) <= START_SECONDS_MAX else "  missed"
     large = "" if second.rss <= RSS_MAX else "  missed"
     return "\n".join(
         [
-            *lines,
-            "",
             f"cores             load and server {report.cores}",
             f"listening after   {first.seconds:.2f} s in an empty directory, {second.seconds:.2f} s later; "
             f"{START_SECONDS_MAX:.2f} s wanted{slow}",

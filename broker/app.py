@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from ..protocol.inbox import Pool
-from ..storage.engine import Engine
+from ..storage.engine import Clock, Engine
 from ..storage.errors import Corrupt, Locked, UnknownKey
 from ..storage.local.disk import Disk
 from ..storage.local.engine import LocalEngine
@@ -23,18 +23,20 @@ from .catalog import Catalog
 from .config import Config, to_toml
 from .config.schema import Tls
 from .connection import Limits
+from .counters import Counters
 from .datadir.manifest import is_backup
 from .dedup import Windows
 from .dispatch import Dispatch
 from .encryption import load_keys
 from .groups import Groups
-from .listeners.peers import Peers
+from .listeners.peers import Peers, Room
 from .listeners.tcp import TcpChannel, TcpListener
 from .listeners.tls import tls_channels
 from .listeners.websocket import WebSocketListener
 from .logfiles import LogFile, formatter_of
 from .logs import Logs
 from .offsets import Offsets
+from .passwords import SERVER_COST, Cost, Passwords
 from .retention import Archive, Retention
 from .session import Clients
 from .state import State
@@ -46,7 +48,7 @@ log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 3.0
 CURRENT_CONFIG = Path("runtime", "current_config.toml")
-_LISTENERS = ("tcp", "quic", "http", "websocket")
+LISTENERS = ("tcp", "quic", "http", "websocket")
 _KEY_ADVICE = "put the key into system.encryption.key or a line of .key_file, and .enabled = true"
 DEFAULT_ROOT = ("iggy", "iggy")
 
@@ -91,12 +93,31 @@ def choose_root(environ: Mapping[str, str], *, default_credentials: bool) -> Roo
     return Root(username, password)
 
 
+def clock_us() -> int:
+    return time.time_ns() // 1000
+
+
 class App:
     """One running broker. `start` and `close` are called once each."""
 
-    def __init__(self, config: Config, root: Root, *, fresh: bool = False) -> None:
-        """root: the root user, if the data directory has none yet. fresh: delete the data first."""
+    def __init__(
+        self,
+        config: Config,
+        root: Root,
+        *,
+        fresh: bool = False,
+        engine: Engine | None = None,
+        clock: Clock = clock_us,
+        password_cost: Cost = SERVER_COST,
+    ) -> None:
+        """root: the root user, if the data directory has none yet. fresh: delete the data first.
+
+        engine: what keeps everything, in place of the data directory; the caller closes it. No file is written then.
+        """
         self._config = config
+        self._engine = engine
+        self._clock = clock
+        self._password_cost = password_cost
         self.root = root
         self._fresh = fresh
         self.created_root = False
@@ -125,36 +146,63 @@ class App:
 
     async def _start(self) -> dict[str, str]:
         config = self._config
-        engine = _open_engine(config, fresh=self._fresh)
-        self._closing.push_async_callback(engine.close)
-        self._log_to_files()
-        (config.system.path / CURRENT_CONFIG).unlink(missing_ok=True)
+        make_dispatch = self._start_telemetry()  # first, so that it is closed last
+        counters = Counters()
+        engine = self._engine or self._open_directory(counters)
         catalog = _load_catalog(engine)
         offsets = Offsets(engine.offsets)
         state = State(
             config=config,
-            clock=clock_us,
+            clock=self._clock,
             catalog=catalog,
             logs=Logs(engine, offsets),
             offsets=offsets,
             windows=Windows(config.system.message_deduplication),
             groups=Groups(),
             clients=Clients(),
-            throttle=Throttle(clock_us),
-            started_at_us=clock_us(),
+            throttle=Throttle(self._clock),
+            passwords=Passwords(self._password_cost),
+            started_at_us=self._clock(),
+            counters=counters,
         )
-        engine.syncer.noted = state.counters.syncs.note
+        self._closing.callback(state.passwords.close)
         await catalog.sync()  # a killed process may have left changes that nobody had synced
         await state.logs.reconcile(catalog)
         archive = await _open_archive(config)
-        await self._create_root(catalog)
+        await self._create_root(state)
         self._start_retention(state, archive)
         self._run(Sweeper(state).run(), "sweeper")
-        addresses = await self._listen(state)
-        _write_current_config(config, addresses)
+        addresses = await self._listen(state, make_dispatch(state))
+        if self._engine is None:
+            _write_current_config(config, addresses)
         for name, address in addresses.items():
             log.info("listening for %s on %s", name, address)
         return addresses
+
+    def _start_telemetry(self) -> Callable[[State], Dispatch]:
+        """Export the log and spans if they are wanted; return what makes the dispatch."""
+        settings = self._config.telemetry
+        if not settings.enabled:
+            return Dispatch
+        try:
+            from .telemetry import Telemetry  # an extra
+
+            telemetry = Telemetry(settings)
+        except ImportError as error:
+            raise StartError(f"telemetry.enabled needs `pip install pybroker[otel]`: {error}") from error
+        except (ValueError, OSError) as error:
+            raise StartError(f"telemetry can't start, look at [telemetry] and the OTEL_ variables: {error}") from error
+        self._closing.push_async_callback(telemetry.close)
+        return telemetry.dispatch
+
+    def _open_directory(self, counters: Counters) -> Engine:
+        """Open the data directory, and log to it."""
+        engine = _open_engine(self._config, self._clock, fresh=self._fresh)
+        self._closing.push_async_callback(engine.close)
+        engine.syncer.noted = counters.syncs.note
+        self._log_to_files()
+        (self._config.system.path / CURRENT_CONFIG).unlink(missing_ok=True)
+        return engine
 
     def _log_to_files(self) -> None:
         """Keep the log in files too; the data directory is ours from here on."""
@@ -173,12 +221,12 @@ class App:
         self._closing.callback(handler.close)
         self._closing.callback(ours.removeHandler, handler)
 
-    async def _create_root(self, catalog: Catalog) -> None:
+    async def _create_root(self, state: State) -> None:
+        catalog, root = state.catalog, self.root
         if len(catalog.users):
             return
-        root = self.root
-        hashed = await passwords.make_hash(root.password)
-        catalog.record(events.UserCreated(catalog.users.next_id, root.username, hashed, clock_us()))
+        hashed = await state.passwords.make_hash(root.password)
+        catalog.record(events.UserCreated(catalog.users.next_id, root.username, hashed, state.clock()))
         await catalog.sync()
         self.created_root = True
 
@@ -190,10 +238,9 @@ class App:
         """Do what has no end until the broker is closed."""
         self._closing.push_async_callback(_end, asyncio.create_task(work, name=name))
 
-    async def _listen(self, state: State) -> dict[str, str]:
+    async def _listen(self, state: State, dispatch: Dispatch) -> dict[str, str]:
         """Open every listener that is switched on; return where each is."""
         config = self._config
-        dispatch = Dispatch(state)
         peers = Peers(
             dispatch=dispatch,
             clients=state.clients,
@@ -212,7 +259,7 @@ class App:
         if config.quic.enabled:
             addresses["quic"] = await self._open_quic(peers)
         if config.http.enabled:
-            addresses["http"] = await self._open_http(state, dispatch)
+            addresses["http"] = await self._open_http(state, dispatch, peers.room)
         state.ports |= {name: int(address.rpartition(":")[2]) for name, address in addresses.items()}
         return addresses
 
@@ -223,13 +270,13 @@ class App:
         listener = WebSocketListener(peers, settings.wire, ssl_context=context)
         return await self._open("websocket", listener, settings.address)
 
-    async def _open_http(self, state: State, dispatch: Dispatch) -> str:
+    async def _open_http(self, state: State, dispatch: Dispatch, room: Room) -> str:
         from .listeners.http.listener import HttpListener  # 0.2 s, 15 MB: only for who needs it
 
         http = self._config.http
         certificate = self._certificate("http.tls", http.tls, http.address)
         tls = certificate.context if certificate else None
-        listener = HttpListener(state, dispatch, _limits(self._config), tls)
+        listener = HttpListener(state, dispatch, _limits(self._config), tls, room)
         self._closing.push_async_callback(listener.finish, CLOSE_TIMEOUT_S)
         return await self._open("http", listener, http.address)
 
@@ -279,11 +326,7 @@ async def _open_archive(config: Config) -> Archive | None:
         raise StartError(str(error)) from error
 
 
-def clock_us() -> int:
-    return time.time_ns() // 1000
-
-
-def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
+def _open_engine(config: Config, clock: Clock, *, fresh: bool) -> LocalEngine:
     """Open the data directory. Raises StartError and ConfigError, in words for the operator, and OSError."""
     path = config.system.path
     if is_backup(path):
@@ -294,7 +337,7 @@ def _open_engine(config: Config, *, fresh: bool) -> LocalEngine:
             LocalEngine.erase(path)
         return LocalEngine.open(
             path,
-            clock_us,
+            clock,
             sync_interval_s=config.pybroker.sync_interval_us / 1e6,
             keys=_keyring(keys) if keys else None,
             validate=config.system.partition.validate_checksum,
@@ -343,7 +386,7 @@ def _load_catalog(engine: Engine) -> Catalog:
 
 def _write_current_config(config: Config, addresses: Mapping[str, str]) -> None:
     """Say what is in force, where test harnesses look for the bound ports. Listeners that aren't there are off."""
-    off = {name: replace(getattr(config, name), enabled=False) for name in _LISTENERS if name not in addresses}
+    off = {name: replace(getattr(config, name), enabled=False) for name in LISTENERS if name not in addresses}
     path = config.system.path / CURRENT_CONFIG
     path.parent.mkdir(exist_ok=True)
     whole = path.with_suffix(".new")

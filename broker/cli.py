@@ -16,6 +16,7 @@ from .app import App, StartError, choose_root
 from .config import ConfigError, Loaded, load, to_toml
 from .logfiles import formatter_of
 from .logtail import TAIL
+from .loops import loop_factory
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +115,3 @@ def _allow_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loop where it is installed, None for asyncio's own elsewhere."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

@@ -7,7 +7,7 @@ When a member goes, or the number of partitions changes, all partitions are deal
 Every change raises the group's generation. A member whose turn changed is told so by its next poll.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +28,10 @@ class HandOver(msgspec.Struct):
     waited_us: int = 0
 
 
+def _nothing() -> None:
+    """Tell nobody."""
+
+
 class Member(msgspec.Struct):
     """partitions: what it reads, in turn; a list is not changed but replaced, so it can be handed out.
 
@@ -35,7 +39,7 @@ class Member(msgspec.Struct):
     uncommitted: by partition, the highest offset that it has polled and not committed.
     turn: how often it polled without saying which partition. current: what it got then last.
     stale: its partitions changed and it does not know yet. A member that still owns what it polls would
-    else learn only from its next heartbeat that it has more, 5 s later.
+    else learn only from its next heartbeat that it has more, 5 s later. told: called then, for who does not ask.
     """
 
     id: MemberId
@@ -45,6 +49,7 @@ class Member(msgspec.Struct):
     turn: int = 0
     current: int | None = None
     stale: bool = False
+    told: Callable[[], None] = _nothing
 
     @property
     def owned(self) -> list[int]:
@@ -81,8 +86,7 @@ class Member(msgspec.Struct):
     def share(self, partitions: list[int]) -> None:
         """Have these partitions and no others."""
         if self.partitions != partitions:
-            self.partitions = partitions
-            self.stale = True
+            self.read(partitions)
         self.leaving = {}
         kept = self.uncommitted.keys() & partitions
         self.uncommitted = {partition_id: self.uncommitted[partition_id] for partition_id in kept}
@@ -90,13 +94,18 @@ class Member(msgspec.Struct):
     def give(self, taken: set[int], taker: MemberId) -> set[int]:
         """Give what it has of `taken` to another; return what it keeps until it has committed."""
         if given := taken.intersection(self.partitions):
-            self.partitions = [partition_id for partition_id in self.partitions if partition_id not in given]
-            self.stale = True
+            self.read([partition_id for partition_id in self.partitions if partition_id not in given])
         self.leaving |= {partition_id: HandOver(taker) for partition_id in given if partition_id in self.uncommitted}
         kept = taken & self.leaving.keys()
         for partition_id in kept:
             self.leaving[partition_id].taker = taker  # it may have been promised to a third one
         return kept
+
+    def read(self, partitions: list[int]) -> None:
+        """Read these in turn from now on."""
+        self.partitions = partitions
+        self.stale = True
+        self.told()
 
 
 class Membership(msgspec.Struct):
@@ -123,8 +132,7 @@ class Membership(msgspec.Struct):
         """Give a partition that is leaving to the member that waits for it."""
         taker = self.members[member.leaving.pop(partition_id).taker]
         member.uncommitted.pop(partition_id, None)
-        taker.partitions = [*taker.partitions, partition_id]
-        taker.stale = True
+        taker.read([*taker.partitions, partition_id])
         self.generation += 1
 
     def hand_over_all(self) -> None:

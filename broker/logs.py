@@ -23,6 +23,11 @@ class Logs:
             {partition.log_id: topic.groups.items for topic in catalog.topics() for partition in topic.partitions}
         )
 
+    @property
+    def is_poisoned(self) -> bool:
+        """Whether the engine can't take all that it is given: a disk failed."""
+        return self._engine.is_poisoned
+
     def open(self, topic: Topic) -> None:
         """Open the logs of a topic's partitions that are not open yet."""
         policy = LogPolicy(topic.settings.segment_size, topic.settings.persisted)

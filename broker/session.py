@@ -20,6 +20,8 @@ class Session(msgspec.Struct):
     is_stale: it was silent for too long and lost its group memberships; its next command is told so, its last.
     client: what it calls itself, 16 bytes; nothing when it does not. parent: whose group memberships it uses, as long
     as that one's epoch is parent_epoch.
+    traceparent, tracestate: the trace its request belongs to, as the W3C has them; of a request over HTTP, where traces
+    are wanted.
     """
 
     client_id: int
@@ -34,6 +36,8 @@ class Session(msgspec.Struct):
     client: bytes = b""
     parent: "Session | None" = None
     parent_epoch: int = 0
+    traceparent: str = ""
+    tracestate: str = ""
 
     @property
     def signed_in(self) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ..storage.engine import Clock
+from .arrivals import Arrivals
 from .catalog import Catalog
 from .config import Config
 from .counters import Counters
@@ -10,6 +11,7 @@ from .dedup import Windows
 from .groups import Groups
 from .logs import Logs
 from .offsets import Offsets
+from .passwords import Passwords
 from .session import Clients
 from .throttle import Throttle
 
@@ -20,7 +22,7 @@ class State:
 
     balanced: how many sends without a partition each topic had, by stream and topic id.
     windows: the ids of messages that topics with deduplication had lately.
-    throttle: who failed to sign in lately.
+    arrivals: who waits for messages. throttle: who failed to sign in lately. passwords: hashes them, and checks.
     """
 
     config: Config
@@ -32,7 +34,9 @@ class State:
     groups: Groups
     clients: Clients
     throttle: Throttle
+    passwords: Passwords
     started_at_us: int
     ports: dict[str, int] = field(default_factory=dict[str, int])
     counters: Counters = field(default_factory=Counters)
+    arrivals: Arrivals = field(default_factory=Arrivals)
     balanced: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])

@@ -72,7 +72,7 @@ def pack(messages: Sequence[Message], origin_timestamp_us: int) -> Batch:
     frames: list[bytes] = []
     position = HEADER_SIZE
     for index, message in enumerate(messages):
-        _check_sizes(message, position)
+        check_sizes(message, position)
         sizes = (len(message.user_headers), len(message.payload), 0)
         rest = _FRAME.pack(message.ident, index, 0, *sizes) + message.payload + message.user_headers
         frames.append(_U64.pack(xxh3_64_intdigest(rest)) + rest)
@@ -108,6 +108,8 @@ def unpack(records: Sequence[Buffer]) -> list[StoredMessage]:
                 )
         except error:
             raise BadBatch(position, "a frame that is cut off") from None
+        if position != start or start > len(data):
+            raise BadBatch(position, f"frames that do not end with their record, at {start} of {len(data)}")
     return messages
 
 
@@ -147,7 +149,8 @@ def _pack_field(field: HeaderField, is_key: bool) -> bytes:
     return _FIELD.pack(field.kind, size) + field.value
 
 
-def _check_sizes(message: Message, position: int) -> None:
+def check_sizes(message: Message, position: int = 0) -> None:
+    """Raise BadBatch for a message that breaks a limit. position: its place in a record."""
     if not message.payload:
         raise BadBatch(position, "an empty payload", Status.EMPTY_MESSAGE_PAYLOAD)
     if len(message.payload) > PAYLOAD_SIZE_MAX:

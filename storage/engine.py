@@ -158,6 +158,11 @@ class Engine(Protocol):
     @property
     def offsets(self) -> Table: ...
 
+    @property
+    def is_poisoned(self) -> bool:
+        """Whether a write or sync has failed: something takes no more appends until a restart."""
+        ...
+
     def open_log(self, log_id: int, policy: LogPolicy) -> Log:
         """Open a log, recovering it, or begin a new one. A log that is never appended to costs nothing."""
         ...

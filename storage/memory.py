@@ -177,6 +177,10 @@ class MemoryEngine:
     def offsets(self) -> MemoryTable:
         return self._offsets
 
+    @property
+    def is_poisoned(self) -> bool:
+        return False
+
     def open_log(self, log_id: int, policy: LogPolicy) -> MemoryLog:
         log = self._logs.setdefault(log_id, MemoryLog(self._clock, policy))
         log.policy = policy

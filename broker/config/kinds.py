@@ -37,6 +37,7 @@ KEY_SIZE: Final = 32
 _DIGITS: Final = re.compile(r"-?[0-9]{1,20}")
 _PORT_MAX: Final = 65_535
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_URL: Final = re.compile(r"https?://[^\s/?#@]+(?:/\S*)?")
 _LEVELS: Final = ("off", "error", "warn", "info", "debug", "trace")
 _LEVEL_DEFAULT: Final = "info"
 
@@ -108,6 +109,14 @@ def _parse_address(raw: object) -> str:
     return match[0]
 
 
+def _parse_url(raw: object) -> str:
+    """Return the URL in `raw`; nothing for none. One with a user in it is refused: URLs are shown."""
+    text = raw.strip() if isinstance(raw, str) else None
+    if text is None or (text and not _URL.fullmatch(text)):
+        raise ValueError('expected a URL such as "http://localhost:4318/v1/logs"')
+    return text
+
+
 def _parse_folder(raw: object) -> Path:
     if not isinstance(raw, str) or not raw.strip() or "\0" in raw:
         raise ValueError("expected the path of a folder")
@@ -170,6 +179,7 @@ def _from_word(parse: Callable[[str | int], int], write: Callable[[int], str]) -
 FLAG: Final = Kind(_parse_flag, bool, _flag_from_text)
 COUNT: Final = Kind(_parse_count, int, _count_from_text)
 ADDRESS: Final = Kind(_parse_address, str)
+URL: Final = Kind(_parse_url, str)
 FOLDER: Final = Kind(_parse_folder, str)
 TEXT: Final = Kind(_parse_text, str)
 WORDS: Final = Kind(_parse_words, list[str], _words_from_text)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from .errors import ConfigError
-from .names import CONFIG_PATH_VARIABLE
+from .names import CONFIG_PATH_VARIABLE, nearest
 from .schema import KEYS, ORDERED, Config, Key, with_values
 from .sources import Given, Layer, Note, environment_layers, read_environment, read_file
 
 _SHOWN_MAX: Final = 80
+SETTINGS: Final = "settings"  # where a value is that a program gives
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,29 @@ def load(path: Path | None, environ: Mapping[str, str], *, cwd: Path = Path()) -
     # Ascending: each wins over those before it.
     layers = (read_file(found) if found else _without_file(), *environment_layers(environment))
     given = {path: value for layer in layers for path, value in layer.values.items()}
+    notes = (*environment.notes, *(note for layer in layers for note in layer.notes), *_ignored(layers))
+    return Loaded(_configure(given), notes, environment.values, found)
+
+
+def from_settings(settings: Mapping[str, object]) -> Config:
+    """Return the configuration with values by their key's path, "tcp.address", as a file or the environment has them.
+
+    No file and no environment is read. Raises ConfigError on a wrong value, and on a key that has no meaning here.
+    """
+    for path in settings.keys() - KEYS.keys():
+        near = nearest(path, KEYS)
+        raise ConfigError(SETTINGS, f"unknown key {path!r}{f'; did you mean {near}?' if near else ''}")
+    return _configure({path: Given(SETTINGS, _raw(KEYS[path], value)) for path, value in settings.items()})
+
+
+def _configure(given: Mapping[str, Given]) -> Config:
     values = {path: _parse(path, KEYS[path], value) for path, value in given.items()}
     _check_order(values, given)
-    notes = (*environment.notes, *(note for layer in layers for note in layer.notes), *_ignored(layers))
-    return Loaded(with_values(Config(), values), notes, environment.values, found)
+    return with_values(Config(), values)
+
+
+def _raw(key: Key, value: object) -> object:
+    return key.kind.from_text(str(value)) if isinstance(value, str | Path) else value
 
 
 def _without_file() -> Layer:

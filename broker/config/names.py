@@ -24,7 +24,6 @@ _IGNORED: Final = {
     "cluster.coordinator": "skip_shard_zero_for_replicas skip_shard_zero_for_clients",
     "consumer_group": "rebalancing_check_interval",
     "data_maintenance": "messages.archiver_enabled archiver.s3.tmp_upload_dir",
-    "http": "web_ui",
     "http.jwt": "trusted_issuers[]",
     "message_bus": (
         "max_batch max_message_size peer_queue_capacity reconnect_period close_peer_timeout close_grace handshake_grace"
@@ -53,9 +52,6 @@ _IGNORED: Final = {
     ),
     "tcp": "socket_migration ipv6",
     "tcp.socket": "override_defaults recv_buffer_size send_buffer_size keepalive nodelay linger",
-    "telemetry": "enabled service_name",
-    "telemetry.logs": "transport endpoint",
-    "telemetry.traces": "transport endpoint",
     "websocket": "accept_unmasked_frames",
 }
 

@@ -23,6 +23,7 @@ from .kinds import (
     SIZE,
     TEXT,
     TOPIC_SIZE,
+    URL,
     WORDS,
     Kind,
     Raw,
@@ -111,6 +112,7 @@ class Http:
     enabled: bool = key(True, FLAG)
     address: str = key("127.0.0.1:3000", ADDRESS)
     max_request_size: int = key("2 MB", between(SIZE, "1 KiB", "1 GiB"))
+    web_ui: bool = key(False, FLAG)
     tls: Tls = Tls()
     cors: Cors = Cors()
     jwt: Jwt = Jwt()
@@ -288,6 +290,32 @@ class PersonalAccessToken:
 
 
 @dataclass(frozen=True)
+class TelemetryLogs:
+    """Where the log goes, by OTLP. An empty endpoint is none."""
+
+    transport: str = key("grpc", choice("grpc", "http"))
+    endpoint: str = key("http://localhost:7281/v1/logs", URL)
+
+
+@dataclass(frozen=True)
+class TelemetryTraces:
+    """Where spans go, as in TelemetryLogs."""
+
+    transport: str = key("grpc", choice("grpc", "http"))
+    endpoint: str = key("http://localhost:7281/v1/traces", URL)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """What OpenTelemetry is told: the log, and a span for each request."""
+
+    enabled: bool = key(False, FLAG)
+    service_name: str = key("iggy", TEXT)
+    logs: TelemetryLogs = TelemetryLogs()
+    traces: TelemetryTraces = TelemetryTraces()
+
+
+@dataclass(frozen=True)
 class Pybroker:
     """What Iggy has no key for: the limits of section 8 of the design, and how long a power failure may reach back."""
 
@@ -302,6 +330,7 @@ class Pybroker:
     poll_size_max: int = key("63 MiB", between(SIZE, "64 KiB", "63 MiB"))
     unsent_size_max: int = key("256 MiB", between(SIZE, "1 MiB", "1 TiB"))
     requests_per_turn_max: int = key(64, between(COUNT, 1, 65_536))
+    web_ui_path: str = key("", TEXT)
 
 
 @dataclass(frozen=True)
@@ -317,6 +346,7 @@ class Config:
     personal_access_token: PersonalAccessToken = PersonalAccessToken()
     heartbeat: Heartbeat = Heartbeat()
     consumer_group: ConsumerGroup = ConsumerGroup()
+    telemetry: Telemetry = Telemetry()
     pybroker: Pybroker = Pybroker()
 
 

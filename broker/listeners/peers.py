@@ -5,6 +5,8 @@ import logging
 import os
 from collections.abc import Callable
 
+import msgspec
+
 from ...protocol.classic.wire import ClassicWire
 from ...protocol.detect import Detector, Generation
 from ...protocol.inbox import Inbox, Pool
@@ -22,8 +24,25 @@ AUTO = "auto"
 CHECK_INTERVAL_S = 1.0
 
 
+class Room(msgspec.Struct):
+    """How many connections there may be, whoever serves them, and how many there are."""
+
+    connections_max: int
+    taken: int = 0
+
+    def enter(self, address: str) -> bool:
+        """Count a connection; say, also in the log, whether it is one too many. It leaves in either case."""
+        self.taken += 1
+        if self.taken > self.connections_max:
+            log.warning("closed %s: %d connections are open already", address, self.connections_max)
+        return self.taken <= self.connections_max
+
+    def leave(self) -> None:
+        self.taken -= 1
+
+
 class Peers:
-    """The connections of all listeners, which share one limit on their number."""
+    """The connections of all listeners but HTTP's. room: what they share with those."""
 
     def __init__(
         self, *, dispatch: Dispatch, clients: Clients, pool: Pool, limits: Limits, connections_max: int
@@ -32,7 +51,7 @@ class Peers:
         self._dispatch = dispatch
         self._clients = clients
         self._pool = pool
-        self._connections_max = connections_max
+        self.room = Room(connections_max)
         self._wires: dict[Generation, Callable[[Inbox], Wire]] = {
             Generation.CLASSIC: self._classic,
             Generation.VSR: self._vsr,
@@ -72,9 +91,8 @@ class Peers:
         )
         task = loop.create_task(connection.run())
         self._tasks[task] = connection
-        task.add_done_callback(self._tasks.pop)
-        if len(self._tasks) > self._connections_max:
-            log.warning("closed %s: %d connections are open already", address, self._connections_max)
+        task.add_done_callback(self._left)
+        if not self.room.enter(address):
             channel.abort()
         return connection
 
@@ -91,6 +109,10 @@ class Peers:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        self.room.leave()
 
     def _classic(self, inbox: Inbox) -> Wire:
         size_max = self.limits.frame_size_max_before_login

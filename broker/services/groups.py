@@ -39,6 +39,7 @@ async def delete(state: State, _session: Session, command: model.DeleteConsumerG
     key, topic, group = _find(state, command)
     state.catalog.record(events.GroupDeleted(key.stream_id, key.topic_id, group.id))
     state.groups.drop(*key)
+    state.arrivals.wake((key.stream_id, key.topic_id))
     state.offsets.drop_group(log_ids([topic]), group.id)
     await state.catalog.sync()
 

@@ -46,7 +46,7 @@ def check_password(password: str) -> None:
 async def password_matches(state: State, user: User | None, password: str) -> bool:
     """Say whether that is a user's password, and still is once that is known."""
     password_hash = user.password_hash if user else None
-    if not await passwords.matches(password_hash, password) or user is None:
+    if not await state.passwords.matches(password_hash, password) or user is None:
         return False
     return state.catalog.users.items.get(user.id) is user and user.password_hash == password_hash
 

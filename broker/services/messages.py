@@ -2,12 +2,13 @@
 
 from xxhash import xxh32_intdigest
 
-from ...protocol.batch import Buffer, cut, message_ids, span_of, without
+from ...protocol.batch import Batch, Buffer, cut, message_ids, span_of, without
 from ...protocol.errors import Refused, Status
 from ...protocol.model.messages import RESYNC_PARTITION, Polled, PollMessages, SendMessages, Sent
 from ...protocol.primitives import Partitioning, PartitioningKind, PollingKind, Transport
 from ...storage.engine import Bounds, Log, ReadLimit
 from ...storage.errors import OffsetGone
+from ..arrivals import TopicKey
 from ..catalog import Stream, Topic
 from ..dedup import Run, Window
 from ..session import Session
@@ -19,6 +20,10 @@ from .views import current_offset
 POLL_SIZE_MIN = 64 * 1024
 # Over QUIC clients take answers of 10 MB. Classic ones get headers that may make theirs 1.6 times what is read.
 QUIC_POLL_SIZE_MAX = 6_000_000
+# Over HTTP an answer becomes JSON while everybody else waits: 4 ms a megabyte. Still a page of Iggy's Web UI, 20
+# messages of what a request may hold.
+HTTP_POLL_SIZE_MAX = 32 * 1024 * 1024
+_SIZES_MAX = {Transport.QUIC: QUIC_POLL_SIZE_MAX, Transport.HTTP: HTTP_POLL_SIZE_MAX}
 
 
 async def send(state: State, _session: Session, command: SendMessages) -> Sent:
@@ -37,8 +42,14 @@ async def _send(state: State, stream: Stream, topic: Topic, command: SendMessage
     batch = command.batch
     batch.partition_id = partition.id
     base_offset = await state.logs.of(partition).append(batch)
-    state.counters.sent((stream.id, topic.id), batch.count, len(batch.record))
+    _stored(state, (stream.id, topic.id), partition.id, batch)
     return Sent(stream.id, topic.id, partition.id, base_offset)
+
+
+def _stored(state: State, topic: TopicKey, partition_id: int, batch: Batch) -> None:
+    """Count a batch that can be read now, and tell those who wait for it."""
+    state.counters.sent(topic, batch.count, len(batch.record))
+    state.arrivals.note(topic, partition_id)
 
 
 async def _send_new(state: State, command: SendMessages) -> Sent:
@@ -57,7 +68,7 @@ async def _send_new(state: State, command: SendMessages) -> Sent:
         ids = [ident for index, ident in enumerate(ids) if index not in repeats]
     batch.partition_id = partition.id
     base_offset = await window.store(partition.log_id, state.logs.of(partition), batch, ids, state.clock())
-    state.counters.sent((stream.id, topic.id), batch.count, len(batch.record))
+    _stored(state, (stream.id, topic.id), partition.id, batch)
     return Sent(stream.id, topic.id, partition.id, base_offset)
 
 
@@ -107,8 +118,8 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     if command.count and start < bounds.next:
         start, chunks = await _read(log, start, ReadLimit(command.count, _poll_size_max(state, session)))
     records, offsets = select(chunks, start, command.count)
-    if session.transport is Transport.QUIC:
-        records, offsets = _fitting(chunks, records, offsets)
+    if size_max := _SIZES_MAX.get(session.transport):
+        records, offsets = _fitting(chunks, records, offsets, size_max)
     if offsets:
         if not reader.may_read:  # the disk was slow, and the group changed
             return Polled(RESYNC_PARTITION, 0, 0, [])
@@ -125,13 +136,15 @@ def _poll_size_max(state: State, session: Session) -> int:
     """Return how much a poll may return: less, the more answers wait for peers that read slowly."""
     limits = state.config.pybroker
     room = limits.unsent_size_max - state.counters.unsent_bytes
-    size_max = QUIC_POLL_SIZE_MAX if session.transport is Transport.QUIC else limits.poll_size_max
-    return max(min(size_max, room // 4), POLL_SIZE_MIN)
+    size_max = _SIZES_MAX.get(session.transport, limits.poll_size_max)
+    return max(min(size_max, limits.poll_size_max, room // 4), POLL_SIZE_MIN)
 
 
-def _fitting(chunks: list[memoryview], records: list[Buffer], offsets: range) -> tuple[list[Buffer], range]:
-    """Return less of what `select` did, down to one message: a record may be larger than a QUIC client's answers."""
-    while len(offsets) > 1 and sum(map(len, records)) > QUIC_POLL_SIZE_MAX:
+def _fitting(
+    chunks: list[memoryview], records: list[Buffer], offsets: range, size_max: int
+) -> tuple[list[Buffer], range]:
+    """Return less of what `select` did, down to one message: a record may be larger than an answer."""
+    while len(offsets) > 1 and sum(map(len, records)) > size_max:
         records, offsets = select(chunks, offsets.start, len(offsets) // 2)
     return records, offsets
 

@@ -27,6 +27,7 @@ async def delete(state: State, _session: Session, command: model.DeletePartition
     gone = [partition.log_id for partition in topic.partitions[kept:]]
     state.catalog.record(events.PartitionsDeleted(stream.id, topic.id, command.count))
     state.groups.resize(stream.id, topic.id, kept)
+    state.arrivals.wake((stream.id, topic.id))
     await state.catalog.sync()
     await state.logs.drop(gone)
 
@@ -56,4 +57,4 @@ async def flush(state: State, _session: Session, command: FlushUnsavedBuffer) ->
 
 def _check_count(count: int) -> None:
     if not 1 <= count <= PARTITIONS_COUNT_MAX:
-        raise Refused(Status.TOO_MANY_PARTITIONS, str(count))
+        raise Refused(Status.TOO_MANY_PARTITIONS, f"{count}, expected 1 to {PARTITIONS_COUNT_MAX}")

@@ -48,6 +48,7 @@ async def delete(state: State, _session: Session, command: model.DeleteStream) -
     for topic in stream.topics:
         state.balanced.pop((stream.id, topic.id), None)
         state.counters.forget((stream.id, topic.id))
+        state.arrivals.wake((stream.id, topic.id))
         state.windows.drop((stream.id, topic.id))
     await state.catalog.sync()
     await state.logs.drop(gone)

@@ -1,5 +1,6 @@
 """About the server: liveness, who is connected, what there is and what it costs."""
 
+import functools
 import os
 import platform
 import shutil
@@ -66,6 +67,7 @@ async def stats(state: State, _session: Session, _command: model.GetStats) -> mo
     topics = state.catalog.topics()
     held = [bounds for topic in topics for bounds in bounds_of(state, topic)]
     memory = psutil.virtual_memory()
+    os_name, os_version = _os()
     disk = shutil.disk_usage(state.config.system.path) if state.config.system.path.exists() else None
     return model.Stats(
         process_id=os.getpid(),
@@ -87,8 +89,8 @@ async def stats(state: State, _session: Session, _command: model.GetStats) -> mo
         clients_count=len(state.clients),
         groups_count=sum(len(topic.groups) for topic in topics),
         hostname=socket.gethostname(),
-        os_name=platform.system(),
-        os_version=platform.version(),
+        os_name=os_name,
+        os_version=os_version,
         kernel_version=platform.release(),
         server_version=SERVER_VERSION,
         semver=IGGY_SEMVER,
@@ -97,3 +99,13 @@ async def stats(state: State, _session: Session, _command: model.GetStats) -> mo
         free_disk=disk.free if disk else 0,
         total_disk=disk.total if disk else 0,
     )
+
+
+@functools.cache
+def _os() -> tuple[str, str]:
+    """Return the system's name and version: of Linux the distribution's, where there is a file that tells them."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return platform.system(), platform.version()
+    return release["NAME"], release.get("VERSION", release["PRETTY_NAME"])

@@ -27,7 +27,7 @@ async def create(state: State, _session: Session, command: model.CreateTopic) ->
     if command.name in stream.topics.ids:
         raise Refused(Status.TOPIC_NAME_ALREADY_EXISTS, command.name)
     if command.partitions_count > PARTITIONS_COUNT_MAX:
-        raise Refused(Status.TOO_MANY_PARTITIONS, str(command.partitions_count))
+        raise Refused(Status.TOO_MANY_PARTITIONS, f"{command.partitions_count}, at most {PARTITIONS_COUNT_MAX}")
     server = topic_options.defaults(state.config)
     settings = topic_options.resolve(command.options, server, server)
     created = stream.topics.next_id
@@ -69,6 +69,7 @@ async def delete(state: State, _session: Session, command: model.DeleteTopic) ->
     state.groups.drop(stream.id, topic.id)
     state.balanced.pop((stream.id, topic.id), None)
     state.counters.forget((stream.id, topic.id))
+    state.arrivals.wake((stream.id, topic.id))
     state.windows.drop((stream.id, topic.id))
     await state.catalog.sync()
     await state.logs.drop(gone)

@@ -7,7 +7,7 @@ A new password ends nothing: who is signed in stays so, as with Iggy, and tokens
 from ...protocol.errors import Refused, Status
 from ...protocol.model import users as model
 from ...protocol.primitives import UserStatus
-from .. import events, passwords
+from .. import events
 from ..permissions import ROOT_ID
 from ..session import Session
 from ..state import State
@@ -30,7 +30,7 @@ async def create(state: State, _session: Session, command: model.CreateUser) -> 
     check_username(command.username)
     check_password(command.password)
     _check_is_free(state, command.username)
-    password_hash = await passwords.make_hash(command.password)
+    password_hash = await state.passwords.make_hash(command.password)
     _check_is_free(state, command.username)  # it may have been taken meanwhile
     users = state.catalog.users
     created = users.next_id
@@ -79,7 +79,7 @@ async def update_permissions(state: State, _session: Session, command: model.Upd
 async def change_password(state: State, session: Session, command: model.ChangePassword) -> None:
     user = state.catalog.user(command.user)
     check_password(command.new_password)
-    password_hash = await passwords.make_hash(command.new_password)
+    password_hash = await state.passwords.make_hash(command.new_password)
     async with state.throttle.turn(session.address):
         if not await password_matches(state, user, command.current_password):
             raise Refused(Status.INVALID_CREDENTIALS, f"the current password of user {user.name!r}")

@@ -32,9 +32,9 @@ _REQUEST = Struct("<32x16sI8xB67x16sQ16xQB7xQ4xI56x")
 _REPLY = Struct("<32x16sI8xB67x16s16x16sQQ8xQB7xI36x")
 _EVICTION = Struct("<48xI8xB67x16sII103xB")
 _START = Struct("<Q40xI")
-_REQUEST_COMMAND = 5
-_REPLY_COMMAND = 8
-_EVICTION_COMMAND = 13
+REQUEST_COMMAND = 5
+REPLY_COMMAND = 8
+EVICTION_COMMAND = 13
 _NOBODY = bytes(16)
 
 
@@ -81,13 +81,43 @@ def measure(data: memoryview, size_max: int) -> int:
 def read_request(frame: memoryview) -> RequestHeader:
     """Read a request's header. Raises WireError for one that no client may send."""
     header = RequestHeader(*_REQUEST.unpack_from(frame))
-    if header.command != _REQUEST_COMMAND:
-        raise WireError(60, f"command {_REQUEST_COMMAND}, a request", str(header.command))
+    if header.command != REQUEST_COMMAND:
+        raise WireError(60, f"command {REQUEST_COMMAND}, a request", str(header.command))
     if header.operation not in OPERATIONS:
         raise WireError(176, "an operation", str(header.operation))
     if header.client == _NOBODY:
         raise WireError(128, "a client id", "0")
     return header
+
+
+class ReplyHeader(msgspec.Struct, gc=False):
+    """What a client looks at. operation: may be another than the request's, and says how the body is laid out."""
+
+    size: int
+    command: int
+    request: int
+    operation: int
+    status: int
+
+
+def read_reply(frame: memoryview) -> ReplyHeader:
+    """Read the header of a reply; of an eviction, only size and command mean anything."""
+    _, size, command, _, _, _, _, request, operation, status = _REPLY.unpack_from(frame)
+    return ReplyHeader(size, command, request, operation, status)
+
+
+def read_eviction(frame: memoryview) -> int:
+    """Return the reason's number, which may be none of ours."""
+    return _EVICTION.unpack_from(frame)[5]
+
+
+def request_header(
+    *, size: int, client: bytes, request: int, operation: int, session: int = 0, code: int = 0, checksum: int = 0
+) -> bytes:
+    """Return the header of a request whose body has `size` bytes. client: 16 bytes, not zeros."""
+    return _REQUEST.pack(
+        _NOBODY, HEADER_SIZE + size, REQUEST_COMMAND, client, checksum, request, operation, session, code
+    )
 
 
 def body_checksum_holds(header: RequestHeader, body: memoryview) -> bool:
@@ -99,7 +129,7 @@ def reply_header(asked: RequestHeader, *, size: int, session: int, commit: int, 
     return _REPLY.pack(
         asked.cluster,
         HEADER_SIZE + size,
-        _REPLY_COMMAND,
+        REPLY_COMMAND,
         asked.checksum.to_bytes(16, "little"),
         asked.client,
         session,
@@ -112,4 +142,4 @@ def reply_header(asked: RequestHeader, *, size: int, session: int, commit: int, 
 
 def eviction(asked: RequestHeader, reason: Reason, *, newest: int = 0, oldest: int = 0) -> bytes:
     """Return a whole eviction frame. The versions (packed) go with INCOMPATIBLE_VERSION only."""
-    return _EVICTION.pack(HEADER_SIZE, _EVICTION_COMMAND, asked.client, newest, oldest, reason)
+    return _EVICTION.pack(HEADER_SIZE, EVICTION_COMMAND, asked.client, newest, oldest, reason)

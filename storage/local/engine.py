@@ -113,6 +113,10 @@ class LocalEngine:
     def offsets(self) -> LocalTable:
         return self._offsets
 
+    @property
+    def is_poisoned(self) -> bool:
+        return self.syncer.has_given_up
+
     def open_log(self, log_id: int, policy: LogPolicy) -> LocalLog:
         """See storage.engine.Engine. A log that is open gets the new policy."""
         log = self._logs.get(log_id)

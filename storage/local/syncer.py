@@ -38,6 +38,7 @@ class Syncer:
         self._pool = pool if pool is not None else ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="pybroker-sync")
         self._dirty: dict[Group, None] = {}  # in the order they came
         self._task: asyncio.Task[None] | None = None
+        self.has_given_up = False  # a group, whichever it was
         self.noted: Callable[[float], None] = _nothing  # told of each sync how many seconds it took
 
     def start(self) -> None:
@@ -121,6 +122,7 @@ class Group:
     def poison(self, cause: BaseException) -> None:
         """Give up: everybody who waits, now or later, gets Poisoned."""
         self.cause = self.cause or cause
+        self._syncer.has_given_up = True
         self._syncer.remove(self)
         self._wake(self._current, self.cause)
         self._wake(self._next, self.cause)

@@ -1,8 +1,14 @@
 """What the broker tests share."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from hypothesis import HealthCheck, settings
+from pybroker.broker.listeners.http.listener import HttpListener
+from pybroker.broker.listeners.peers import Peers
+from pybroker.protocol.inbox import Pool
 from support.broker import Broker
+from support.listeners import ANSWER_SIZE, LIMITS
 
 # The same examples every time: a failure in CI is one that anybody can repeat.
 settings.register_profile(
@@ -15,3 +21,28 @@ settings.load_profile("ci")
 def broker() -> Broker:
     """A broker without streams."""
     return Broker()
+
+
+@pytest.fixture
+async def filled(broker: Broker) -> Broker:
+    """The test's broker, with four messages in one topic that a poll answers with a little over ANSWER_SIZE bytes."""
+    await broker.create_topic()
+    for _ in range(4):
+        await broker.send(b"x" * (ANSWER_SIZE // 4))
+    return broker
+
+
+@pytest.fixture
+async def peers(filled: Broker) -> AsyncIterator[Peers]:
+    """The connections that a listener in this process takes."""
+    peers = Peers(dispatch=filled.dispatch, clients=filled.state.clients, pool=Pool(), limits=LIMITS, connections_max=9)
+    yield peers
+    await peers.close(1)
+
+
+@pytest.fixture
+async def address(broker: Broker) -> AsyncIterator[str]:
+    """Where the test's broker takes HTTP."""
+    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
+    yield await listener.open("127.0.0.1", 0)
+    await listener.finish(1)

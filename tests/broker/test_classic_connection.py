@@ -6,7 +6,7 @@ import struct
 
 import pytest
 from msgspec import Struct
-from pybroker.broker.connection import Connection, Limits
+from pybroker.broker.connection import Connection
 from pybroker.protocol.batch import Buffer
 from pybroker.protocol.classic import wire as classic
 from pybroker.protocol.classic.wire import IDLE_POLLS_MAX, ClassicWire
@@ -16,16 +16,9 @@ from pybroker.protocol.model.messages import PollMessages
 from pybroker.protocol.model.system import GetMe, Ping
 from support.broker import NEXT, READER, Broker
 from support.classic import feed, frame_of
+from support.listeners import LIMITS
 
 HOURS = 10_000.0
-LIMITS = Limits(
-    frame_size_max=1 << 20,
-    frame_size_max_before_login=1 << 16,
-    unread_size_max=1 << 16,
-    requests_per_turn_max=8,
-    login_timeout_s=20,
-    write_timeout_s=20,
-)
 POLL = PollMessages(READER, "s", "t", 0, NEXT, 10, auto_commit=False)
 
 

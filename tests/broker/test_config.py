@@ -1,13 +1,14 @@
 """Loading a configuration: the layers, both generations of Iggy's file, and what is said about unknown names."""
 
 import logging
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from pybroker.broker.config import Config, Loaded, load
+from pybroker.broker.config import Config, ConfigError, Loaded, from_settings, load
 from pybroker.broker.config.names import IGNORED, MISSED_IF_TRUE
 from pybroker.broker.config.schema import KEYS, with_values
 from pybroker.broker.units import U64_MAX
@@ -339,3 +340,41 @@ def test_env_line_that_is_none_gets_a_warning_without_its_text(tmp_path: Path, l
     loaded = load(None, {}, cwd=tmp_path)
     assert loaded.environ == {"B": "1"}
     assert warnings(loaded) == [f"{tmp_path / '.env'}: line 2: expected NAME=value, ignored"]
+
+
+def test_settings_of_a_program_are_written_as_in_a_file_or_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IGGY_TCP_WIRE", "classic")
+    settings: dict[str, object] = {
+        "http.enabled": False,
+        "quic.enabled": "false",
+        "pybroker.connections_max": "7",
+        "pybroker.sync_interval": "2 s",
+        "http.cors.allowed_origins": ["a", "b"],
+        "system.path": tmp_path,
+    }
+    config = from_settings(settings)
+    assert (config.http.enabled, config.quic.enabled, config.tcp.wire) == (False, False, "auto")
+    assert (config.pybroker.connections_max, config.pybroker.sync_interval_us) == (7, 2_000_000)
+    assert (config.http.cors.allowed_origins, config.system.path) == (("a", "b"), tmp_path)
+    assert from_settings({}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tcp.adress": "x"}, "settings: unknown key 'tcp.adress'; did you mean tcp.address?"),
+        ({"cluster.enabled": True}, "settings: unknown key 'cluster.enabled'"),
+        ({"pybroker.frame_size_max_before_login": "1 GiB"}, "expected at most pybroker.frame_size_max"),
+    ],
+)
+def test_settings_of_a_program_that_mean_nothing_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        from_settings(settings)
+
+
+def test_secrets_in_settings_of_a_program_are_not_shown() -> None:
+    with pytest.raises(ConfigError, match="given a secret") as raised:
+        from_settings({"system.encryption.key": "hunter2"})
+    assert "hunter2" not in str(raised.value)

@@ -9,6 +9,7 @@ from pybroker.broker.config.loader import _parse
 from pybroker.broker.config.schema import KEYS, Key
 from pybroker.broker.config.sources import Given
 
+URL = 'expected a URL such as "http://localhost:4318/v1/logs"'
 HOST_PORT = 'expected host:port such as "127.0.0.1:8090" or "[::1]:8090", port 0 to 65535'
 
 # key, the value as TOML has it, what the message says of it
@@ -26,6 +27,10 @@ WRONG = [
     ("system.path", '""', 'given "", expected the path of a folder'),
     ("system.path", "1", "given 1, expected the path of a folder"),
     ("path", '" "', 'given " ", expected the path of a folder'),
+    ("telemetry.logs.endpoint", '"localhost:4318"', f'given "localhost:4318", {URL}'),
+    ("telemetry.traces.endpoint", '"ftp://localhost/"', f'given "ftp://localhost/", {URL}'),
+    ("telemetry.traces.endpoint", '"http://user@localhost"', f'given "http://user@localhost", {URL}'),
+    ("telemetry.traces.transport", '"udp"', 'given "udp", expected "grpc" or "http"'),
     ("system.logging.level", '"loud"', 'given "loud", expected one of off, error, warn, info, debug, trace'),
     ("system.logging.level", "3", "given 3, expected one of off, error, warn, info, debug, trace"),
     ("system.topic.max_size", '"big"', 'given "big", expected a size such as'),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
-from pybroker.broker import passwords
 from pybroker.broker.connection import WRITE_SIZE, Connection, Limits
+from pybroker.broker.passwords import Passwords
 from pybroker.broker.session import Session
 from pybroker.protocol.batch import Buffer
 from pybroker.protocol.commands import BY_REQUEST
@@ -311,10 +311,10 @@ async def test_cancelled_connection_gives_up_what_it_holds(peer: Peer) -> None:
 def quick_login(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check passwords without a thread."""
 
-    async def matches(password_hash: str | None, password: str) -> bool:
+    async def matches(_passwords: Passwords, password_hash: str | None, password: str) -> bool:
         return password_hash is not None and password == "iggy"
 
-    monkeypatch.setattr(passwords, "matches", matches)
+    monkeypatch.setattr(Passwords, "matches", matches)
 
 
 @pytest.mark.usefixtures("quick_login")

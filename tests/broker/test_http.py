@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from pybroker.broker.config import Config, ConfigError
 from pybroker.broker.config.schema import Cors, Http
+from pybroker.broker.listeners.http import own
 from pybroker.broker.listeners.http.commands import POLL_COUNT_MAX
 from pybroker.broker.listeners.http.listener import HttpListener
 from pybroker.broker.listeners.http.routes import ROUTES
+from pybroker.broker.services.messages import HTTP_POLL_SIZE_MAX
 from pybroker.protocol.commands import COMMANDS
 from pybroker.protocol.needs import Need
 from pybroker.protocol.primitives import U64_MAX
@@ -27,13 +29,6 @@ async def broker() -> Broker:
     broker = Broker(config=replace(Config(), http=Http(max_request_size=BODY_SIZE_MAX)))
     await broker.create_topic(2)
     return broker
-
-
-@pytest.fixture
-async def address(broker: Broker) -> AsyncIterator[str]:
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    yield await listener.open("127.0.0.1", 0)
-    await listener.finish(1)
 
 
 @pytest.fixture
@@ -59,9 +54,9 @@ async def bob(address: str) -> AsyncIterator[Rest]:
 
 def test_every_route_has_a_command_of_its_own() -> None:
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
-    assert {route.command for route in ROUTES} <= {row.request for row in COMMANDS}
-    needs = {row.request: row.need for row in COMMANDS}
-    assert {needs[route.command] for route in ROUTES if route.is_public} == {Need.NOTHING}
+    assert len({route.command for route in ROUTES}) == len(ROUTES)
+    needs = {row.request: row.need for row in COMMANDS} | own.NEEDS
+    assert {needs.get(route.command, Need.NOTHING) for route in ROUTES if route.is_public} == {Need.NOTHING}
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.is_public], ids=lambda route: str(route[:2]))
@@ -77,7 +72,9 @@ async def test_ping_answers_anybody(anyone: Rest) -> None:
 
 async def test_unknown_paths_and_methods_are_not_found(root: Rest) -> None:
     assert (await root.ask("GET", "/no/such/path")).status_code == 404
-    assert (await root.ask("PATCH", "/streams")).status_code == 405
+    for method in ("PATCH", "OPTIONS"):
+        refused = await root.ask(method, "/streams/s")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD, PUT, DELETE")
 
 
 async def test_requests_leave_no_session_behind(broker: Broker, root: Rest, anyone: Rest) -> None:
@@ -216,6 +213,29 @@ async def test_a_poll_starts_where_it_says(broker: Broker, root: Rest, query: An
 async def test_a_poll_returns_so_many_messages_at_most(broker: Broker, root: Rest) -> None:
     await broker.send(*[b"x"] * (POLL_COUNT_MAX + 1))
     assert (await root.get(MESSAGES, count=2**32 - 1))["count"] == POLL_COUNT_MAX
+
+
+async def test_a_refused_number_of_partitions_names_the_limit(root: Rest) -> None:
+    many = {"name": "n", "partitions_count": 1001, "compression_algorithm": "none"}
+    made = await root.ask("POST", "/streams/s/topics", many | {"message_expiry": 0, "max_topic_size": 0})
+    assert made.json()["reason"] == "Too many partitions: 1001, at most 1000"
+    added = await root.ask("POST", f"{TOPIC}/partitions", {"partitions_count": 1001})
+    assert added.json()["reason"] == "Too many partitions: 1001, expected 1 to 1000"
+
+
+async def test_large_messages_come_in_parts_but_never_none(broker: Broker, root: Rest) -> None:
+    part = HTTP_POLL_SIZE_MAX // 4
+    await broker.send(*[bytes(part)] * 6)  # one record, which is larger than an answer
+    await broker.send(bytes(HTTP_POLL_SIZE_MAX))
+    offsets: list[int] = []
+    for _ in range(7):
+        polled = await root.get(MESSAGES, value=len(offsets), count=20)
+        sizes = [one["header"]["payload_length"] for one in polled["messages"]]
+        assert len(sizes) == 1 or 0 < sum(sizes) <= HTTP_POLL_SIZE_MAX
+        offsets += [one["header"]["offset"] for one in polled["messages"]]
+        if len(offsets) == 7:
+            break
+    assert offsets == list(range(7))
 
 
 async def test_an_auto_commit_is_gone_on_from(broker: Broker, root: Rest) -> None:

@@ -23,18 +23,6 @@ SEVENTH = User(7, "seventh", "", created_at_us=77)
 
 
 @pytest.fixture
-def broker() -> Broker:
-    return Broker()
-
-
-@pytest.fixture
-async def address(broker: Broker) -> AsyncIterator[str]:
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    yield await listener.open("127.0.0.1", 0)
-    await listener.finish(1)
-
-
-@pytest.fixture
 async def rest(address: str) -> AsyncIterator[Rest]:
     async with Rest(address) as rest:
         yield rest

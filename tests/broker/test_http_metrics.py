@@ -1,27 +1,19 @@
 """What watches a broker over HTTP: whether it is there, and its metrics."""
 
+import errno
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pybroker.broker.config import ConfigError
 from pybroker.broker.config.schema import Http, HttpMetrics
 from pybroker.broker.listeners.http.app import METRICS_TYPE
 from pybroker.broker.listeners.http.listener import HttpListener
+from pybroker.protocol.errors import Refused
 from support.broker import Broker
+from support.engines import Stage
 from support.rest import LIMITS, Rest
-
-
-@pytest.fixture
-def broker() -> Broker:
-    return Broker()
-
-
-@pytest.fixture
-async def address(broker: Broker) -> AsyncIterator[str]:
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    yield await listener.open("127.0.0.1", 0)
-    await listener.finish(1)
 
 
 @pytest.fixture
@@ -33,6 +25,40 @@ async def anyone(address: str) -> AsyncIterator[Rest]:
 async def test_health_is_for_everybody(anyone: Rest) -> None:
     response = await anyone.ask("GET", "/health")
     assert (response.status_code, response.text) == (200, "ok")
+
+
+async def test_a_broker_that_can_serve_is_ready(anyone: Rest) -> None:
+    response = await anyone.ask("GET", "/ready")
+    assert (response.status_code, response.text) == (200, "ready")
+
+
+async def test_a_broker_whose_disk_failed_is_not_ready_until_it_is_restarted(tmp_path: Path) -> None:
+    stage = Stage("local", tmp_path)
+    broker = Broker(stage=stage)
+    await broker.create_topic()
+    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
+    async with Rest(await listener.open("127.0.0.1", 0)) as anyone:
+        stage.disk.write_faults = [OSError(errno.EIO, "a secret path")]
+        with pytest.raises(Refused):
+            await broker.send(b"lost")
+        response = await anyone.ask("GET", "/ready")
+        assert (response.status_code, response.text.partition(";")[0]) == (503, "the disk failed")
+        assert (await anyone.ask("GET", "/health")).status_code == 200
+    await listener.finish(1)
+    assert not (await stage.reopen()).is_poisoned
+    await stage.engine.close()
+
+
+async def test_a_broker_whose_disk_is_full_is_ready(tmp_path: Path) -> None:
+    stage = Stage("local", tmp_path)
+    broker = Broker(stage=stage)
+    await broker.create_topic()
+    stage.disk.write_faults = [OSError(errno.ENOSPC, "no room")]
+    with pytest.raises(Refused):
+        await broker.send(b"refused")
+    assert not broker.state.logs.is_poisoned
+    await broker.send(b"kept")
+    await stage.engine.close()
 
 
 async def test_metrics_are_for_those_who_may_read_servers(anyone: Rest, address: str) -> None:
@@ -61,6 +87,8 @@ async def test_metrics_are_where_the_configuration_says(broker: Broker, metrics:
         await rest.login()
         assert (await rest.ask("GET", "/metrics")).status_code == 404
         assert (await rest.ask("GET", "/m")).status_code == (200 if metrics.enabled else 404)
+        told = {path for path in (await rest.get("/openapi.json"))["paths"] if path in ("/m", "/metrics")}
+        assert told == ({"/m"} if metrics.enabled else set())
     await listener.finish(1)
 
 

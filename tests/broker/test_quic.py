@@ -24,34 +24,19 @@ from pybroker.protocol.model.messages import Polled, PollMessages
 from pybroker.protocol.model.streams import CreateStream, GetStream, GetStreams
 from pybroker.protocol.model.system import Ping
 from pybroker.protocol.primitives import Transport
+from support import listeners
 from support.broker import FIRST, READER, Broker
 from support.classic import frame_of as classic_frame_of
+from support.listeners import ANSWER_SIZE, only
 from support.quic import TIMEOUT_S, QuicClient, dialled
 from support.raw import request_frame
 
-ANSWER_SIZE = 200_000
-LIMITS = Limits(
-    frame_size_max=1 << 20,
-    frame_size_max_before_login=1 << 14,
-    unread_size_max=1 << 16,
-    requests_per_turn_max=8,
-    login_timeout_s=20,
-    write_timeout_s=20,
-)
+LIMITS = replace(listeners.LIMITS, frame_size_max_before_login=1 << 14)
 PING = request_frame(code=1)
 POLL = PollMessages(READER, "s", "t", 0, FIRST, 1000, auto_commit=False)
 STREAMS_MAX = quic.STREAMS_MIN
 
 Open = Callable[..., Awaitable[str]]
-
-
-@pytest.fixture
-async def broker() -> Broker:
-    broker = Broker()
-    await broker.create_topic()
-    for _ in range(4):
-        await broker.send(b"x" * (ANSWER_SIZE // 4))
-    return broker
 
 
 @pytest.fixture
@@ -75,13 +60,13 @@ async def opened(broker: Broker, certificate: Certificate) -> AsyncIterator[list
 
 
 @pytest.fixture
-def listen(broker: Broker, certificate: Certificate, opened: list[tuple[QuicListener, Peers]]) -> Open:
+def listen(filled: Broker, certificate: Certificate, opened: list[tuple[QuicListener, Peers]]) -> Open:
     """Open a listener; return its address."""
 
     async def listen(limits: Limits = LIMITS, *, connections_max: int = 2, keep_alive_us: int = 0) -> str:
-        clients = broker.state.clients
+        clients = filled.state.clients
         peers = Peers(
-            dispatch=broker.dispatch, clients=clients, pool=Pool(), limits=limits, connections_max=connections_max
+            dispatch=filled.dispatch, clients=clients, pool=Pool(), limits=limits, connections_max=connections_max
         )
         settings = Quic(keep_alive_interval_us=keep_alive_us)
         listener = QuicListener(peers, settings, certificate)
@@ -98,8 +83,7 @@ def is_port_closed(listener: QuicListener) -> bool:
 
 def channel_of(opened: list[tuple[QuicListener, Peers]]) -> QuicChannel:
     ((_, peers),) = opened
-    (connection,) = peers._tasks.values()
-    channel = connection._channel
+    channel = only(peers)._channel
     assert isinstance(channel, QuicChannel)
     return channel
 

@@ -1,6 +1,7 @@
 """About the server and who is connected."""
 
 import os
+import re
 from pathlib import Path
 from time import process_time
 
@@ -122,3 +123,11 @@ async def test_stats_tell_what_the_process_costs(tmp_path: Path) -> None:
     assert stats.threads_count >= 1
     assert 0 < stats.free_disk <= stats.total_disk
     assert all((stats.hostname, stats.os_name, stats.os_version, stats.kernel_version))
+
+
+@pytest.mark.skipif(not Path("/etc/os-release").exists(), reason="only Linux distributions have this file")
+async def test_stats_name_the_distribution() -> None:
+    stats = await Broker().ask(GetStats())
+    release = Path("/etc/os-release").read_text()
+    assert re.search(f'^NAME="?{re.escape(stats.os_name)}"?$', release, re.MULTILINE)
+    assert stats.os_version in release

@@ -2,44 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
-from pybroker.broker.connection import WRITE_SIZE, Limits
+from pybroker.broker.connection import WRITE_SIZE
 from pybroker.broker.listeners.peers import Peers
 from pybroker.broker.listeners.tcp import TcpChannel, TcpListener
-from pybroker.protocol.inbox import Pool
 from pybroker.protocol.model.messages import PollMessages
 from pybroker.protocol.model.system import Ping
 from support.broker import FIRST, READER, Broker
+from support.listeners import ANSWER_SIZE, ASKED, LIMITS, only
 from support.raw import RawClient
-
-ANSWER_SIZE = 200_000
-ASKED = 100  # 20 MB of answers: more than the sockets' buffers take
-LIMITS = Limits(
-    frame_size_max=1 << 20,
-    frame_size_max_before_login=1 << 16,
-    unread_size_max=1 << 16,
-    requests_per_turn_max=8,
-    login_timeout_s=20,
-    write_timeout_s=20,
-)
-
-
-@pytest.fixture
-async def broker() -> Broker:
-    broker = Broker()
-    await broker.create_topic()
-    for _ in range(4):
-        await broker.send(b"x" * (ANSWER_SIZE // 4))
-    return broker
-
-
-@pytest.fixture
-async def peers(broker: Broker) -> AsyncIterator[Peers]:
-    peers = Peers(dispatch=broker.dispatch, clients=broker.state.clients, pool=Pool(), limits=LIMITS, connections_max=2)
-    yield peers
-    await peers.close(1)
 
 
 @pytest.fixture
@@ -57,8 +30,7 @@ async def dial(listener: TcpListener) -> RawClient:
 
 
 def channel_of(peers: Peers) -> TcpChannel:
-    (connection,) = peers._tasks.values()
-    channel = connection._channel
+    channel = only(peers)._channel
     assert isinstance(channel, TcpChannel)
     return channel
 

@@ -4,36 +4,26 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 from cryptography.hazmat.primitives.serialization import Encoding
-from pybroker.broker.connection import WRITE_SIZE, Connection, Limits
+from pybroker.broker.connection import WRITE_SIZE
 from pybroker.broker.listeners.peers import Peers
 from pybroker.broker.listeners.tcp import TcpListener
 from pybroker.broker.listeners.tls import TlsChannel, tls_channels
 from pybroker.broker.tls import Certificate, self_signed
-from pybroker.protocol.inbox import Pool
 from pybroker.protocol.model.messages import Polled, PollMessages
 from pybroker.protocol.model.system import Ping
-from support.broker import FIRST, READER, Broker
+from support.broker import FIRST, READER
 from support.certificates import Issued, issue, shown, trusting, write
+from support.listeners import ANSWER_SIZE, ASKED, LIMITS, only
 from support.raw import RawClient, messages_of
 
-ANSWER_SIZE = 200_000
-ASKED = 100  # 20 MB of answers: more than the sockets' buffers take
 OWN = self_signed("127.0.0.1")
-LIMITS = Limits(
-    frame_size_max=1 << 20,
-    frame_size_max_before_login=1 << 16,
-    unread_size_max=1 << 16,
-    requests_per_turn_max=8,
-    login_timeout_s=20,
-    write_timeout_s=20,
-)
 
 
 # Its successor, a hook, would give every test of the folder both loops.
@@ -48,17 +38,6 @@ def event_loop_policy(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def issued() -> Issued:
     return issue("first")
-
-
-@pytest.fixture
-async def peers() -> AsyncIterator[Peers]:
-    broker = Broker()
-    await broker.create_topic()
-    for _ in range(4):
-        await broker.send(b"x" * (ANSWER_SIZE // 4))
-    peers = Peers(dispatch=broker.dispatch, clients=broker.state.clients, pool=Pool(), limits=LIMITS, connections_max=9)
-    yield peers
-    await peers.close(1)
 
 
 @pytest.fixture
@@ -87,11 +66,6 @@ def signed_in(port: int, tls: ssl.SSLContext) -> RawClient:
     client = RawClient(port, tls=tls)
     assert client.login().status == 0
     return client
-
-
-def only(peers: Peers) -> Connection:
-    (connection,) = peers._tasks.values()
-    return connection
 
 
 async def in_thread(work: Callable[[], None]) -> None:

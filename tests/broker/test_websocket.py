@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 import pytest
-from pybroker.broker.connection import WRITE_SIZE, Connection, Limits
+from pybroker.broker.connection import WRITE_SIZE
 from pybroker.broker.listeners.peers import Peers
 from pybroker.broker.listeners.websocket import REQUEST_SIZE_MAX, WebSocketChannel, WebSocketListener
-from pybroker.protocol.inbox import Pool
 from pybroker.protocol.model.messages import PollMessages
 from pybroker.protocol.model.system import Ping
 from pybroker.protocol.primitives import Transport
 from support.broker import FIRST, READER, Broker
+from support.listeners import ANSWER_SIZE, ASKED, LIMITS, only
 from support.raw import request_frame
 from support.websocket import WebSocketClient
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
@@ -22,39 +22,13 @@ from websockets.frames import Close, Frame, Opcode
 
 T = TypeVar("T")
 
-ANSWER_SIZE = 200_000
-ASKED = 100  # 20 MB of answers: more than the sockets' buffers take
 PINGS = 150_000  # as many bytes
 TIMEOUT_S = 10.0
-LIMITS = Limits(
-    frame_size_max=1 << 20,
-    frame_size_max_before_login=1 << 16,
-    unread_size_max=1 << 16,
-    requests_per_turn_max=8,
-    login_timeout_s=20,
-    write_timeout_s=20,
-)
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 PING_FRAME = Frame(Opcode.PING, b"x" * 125).serialize(mask=True)
-
-
-@pytest.fixture
-async def broker() -> Broker:
-    broker = Broker()
-    await broker.create_topic()
-    for _ in range(4):
-        await broker.send(b"x" * (ANSWER_SIZE // 4))
-    return broker
-
-
-@pytest.fixture
-async def peers(broker: Broker) -> AsyncIterator[Peers]:
-    peers = Peers(dispatch=broker.dispatch, clients=broker.state.clients, pool=Pool(), limits=LIMITS, connections_max=2)
-    yield peers
-    await peers.close(1)
 
 
 @pytest.fixture
@@ -84,13 +58,8 @@ async def aside(call: Callable[[], T]) -> T:
         return await asyncio.to_thread(call)
 
 
-def connection_of(peers: Peers) -> Connection:
-    (connection,) = peers._tasks.values()
-    return connection
-
-
 def channel_of(peers: Peers) -> WebSocketChannel:
-    channel = connection_of(peers)._channel
+    channel = only(peers)._channel
     assert isinstance(channel, WebSocketChannel)
     return channel
 
@@ -130,7 +99,7 @@ def statuses_of(answers: bytes) -> int:
 
 
 async def test_session_says_by_which_transport_it_came(client: WebSocketClient, peers: Peers) -> None:
-    assert connection_of(peers).session.transport is Transport.WEBSOCKET
+    assert only(peers).session.transport is Transport.WEBSOCKET
     assert await aside(lambda: client.ask(Ping())) is None
 
 
@@ -296,9 +265,9 @@ async def test_peer_that_does_not_sign_in_is_dropped(
 ) -> None:
     with await aside(lambda: dial(port, data)) as peer:
         async with asyncio.timeout(TIMEOUT_S):
-            while not len(peers) or connection_of(peers)._waiter is None:
+            while not len(peers) or only(peers)._waiter is None:
                 await asyncio.sleep(0)
-        connection_of(peers).check(LIMITS.login_timeout_s + 1)
+        only(peers).check(LIMITS.login_timeout_s + 1)
         with pytest.raises(ConnectionResetError):
             while await aside(lambda: peer.recv(10_000)):
                 pass
@@ -309,7 +278,7 @@ async def test_peer_that_does_not_sign_in_is_dropped(
 async def test_half_a_message_counts_as_unread(client: WebSocketClient, peers: Peers) -> None:
     data = Frame(Opcode.BINARY, client.frame_of(Ping())).serialize(mask=True)
     client.socket.sendall(data[:100])
-    connection = connection_of(peers)
+    connection = only(peers)
     async with asyncio.timeout(TIMEOUT_S):
         while not connection.wire.unread:
             await asyncio.sleep(0)
@@ -348,6 +317,7 @@ async def test_pings_of_a_peer_that_does_not_read_fill_no_memory(port: int, peer
 
 
 async def test_one_connection_too_many_is_closed(port: int, client: WebSocketClient, peers: Peers) -> None:
+    peers.room.connections_max = 2
     others = [await aside(lambda: dial(port)) for _ in range(2)]
     with pytest.raises(ConnectionResetError):
         others[1].settimeout(TIMEOUT_S)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from apache_iggy import IggyClient
+from pybroker.testing import RunningBroker, running
 from support import wheel
 from support.raw import RawClient
 from support.server import Server
@@ -18,6 +19,16 @@ ROUND_TIMEOUT_S = 30.0
 LOG_LINES = 40
 CLIENTS_COUNT = 4
 _FOLDER = Path(__file__).parent
+PROCESS, MEMORY = "process", "memory"
+# What Iggy's client is answered there must not depend on the engine, nor on whose process the broker is in.
+IN_MEMORY_TOO = frozenset(
+    f"test_{area}" for area in ("consumer", "groups", "messages", "offsets", "producer", "system", "topics", "users")
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames and metafunc.definition.path.stem in IN_MEMORY_TOO:
+        metafunc.parametrize("server", (PROCESS, MEMORY), indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,10 +61,19 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that the tests of a module share: each uses a stream named after itself."""
-    with Server(tmp_path_factory.mktemp("server") / "data") as running:
-        yield running
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server | RunningBroker]:
+    """A server that the tests of a module share: each uses a stream named after itself.
+
+    For the modules in IN_MEMORY_TOO also a broker in this process that keeps everything in memory.
+    """
+    if getattr(request, "param", PROCESS) == MEMORY:
+        with running() as broker:
+            yield broker
+        return
+    with Server(tmp_path_factory.mktemp("server") / "data") as process:
+        yield process
 
 
 @pytest.fixture

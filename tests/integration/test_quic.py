@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from apache_iggy import Consumer, IggyClient, PollingStrategy
+from apache_iggy import IggyClient
 from pybroker.broker.services.messages import QUIC_POLL_SIZE_MAX
 from pybroker.broker.tls import self_signed
 from pybroker.protocol.model.groups import GetConsumerGroup
@@ -27,16 +27,6 @@ async def connect(server: Server) -> IggyClient:
     client = IggyClient.from_connection_string(f"iggy+quic://iggy:iggy@{server.quic_address}")
     await wheel.bounded(client.connect())
     return client
-
-
-async def test_messages_come_back_as_they_were_sent(quic: IggyClient, stream: str) -> None:
-    await wheel.make_topic(quic, stream)
-    payloads: list[bytes] = [b"a", "żółw €".encode(), os.urandom(100_000), b" "]
-    assert await wheel.send(quic, stream, "topic", payloads) == 0
-    for number in range(20):
-        assert await wheel.send(quic, stream, "topic", [f"{number}"]) == 4 + number
-    polled = await wheel.read_all(quic, stream, "topic")
-    assert [message.payload() for message in polled] == [*payloads, *(b"%d" % number for number in range(20))]
 
 
 async def test_a_large_batch_arrives_whole_and_is_read_in_parts(
@@ -66,15 +56,6 @@ async def test_a_member_over_quic_shares_its_group_with_one_over_tcp(
     await wheel.bounded(quic.leave_consumer_group(stream, "topic", "group"))
     details = raw.ask(GetConsumerGroup(stream, "topic", "group"))
     assert [len(member.partitions) for member in details.members] == [4]
-
-
-async def test_offsets_are_stored_over_quic(quic: IggyClient, stream: str) -> None:
-    await wheel.make_topic(quic, stream)
-    await wheel.send(quic, stream, "topic", ["a", "b", "c"])
-    reader = Consumer.Single(7)
-    first = await wheel.poll(quic, stream, "topic", PollingStrategy.Next(), count=2, consumer=reader, auto_commit=True)
-    rest = await wheel.poll(quic, stream, "topic", PollingStrategy.Next(), consumer=reader, auto_commit=True)
-    assert (wheel.offsets_of(first), wheel.offsets_of(rest)) == ([0, 1], [2])
 
 
 async def test_clients_are_listed_with_their_transport(quic: IggyClient, raw: RawClient) -> None:

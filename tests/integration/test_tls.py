@@ -10,9 +10,11 @@ import pytest
 from apache_iggy import AutoLogin, IggyClient, TcpConfig, TcpReconnectionConfig
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.certificates import Issued, issue, shown, trusting, write
-from support.peers import NEWEST, Peer, PeerError, started
+from support.peers import NEWEST, PeerError, started
 from support.raw import RawClient
+from support.rest import Rest
 from support.server import Server
+from support.websocket import WebSocketClient
 from support.wheel import bounded, make_topic, offsets_of, poll, send, texts_of
 
 LARGE = bytes(range(256)) * 40_000  # 10 MB: hundreds of records
@@ -25,12 +27,10 @@ def issued(tmp_path: Path) -> Issued:
     return issued
 
 
-def settings(folder: Path) -> dict[str, str]:
-    return {
-        "IGGY_TCP_TLS_ENABLED": "true",
-        "IGGY_TCP_TLS_CERT_FILE": str(folder / "server.pem"),
-        "IGGY_TCP_TLS_KEY_FILE": str(folder / "server.key"),
-    }
+def settings(folder: Path, listener: str = "TCP") -> dict[str, str]:
+    table = f"IGGY_{listener}_TLS"
+    files = {f"{table}_CERT_FILE": str(folder / "server.pem"), f"{table}_KEY_FILE": str(folder / "server.key")}
+    return {f"{table}_ENABLED": "true", **files}
 
 
 @pytest.fixture
@@ -68,22 +68,6 @@ async def test_the_client_of_0_9_works_over_tls(server: Server, tmp_path: Path, 
     assert offsets_of(messages) == list(range(101))
     assert texts_of(messages[:100]) == [f"{number}" for number in range(100)]
     assert messages[100].payload() == LARGE
-
-
-async def _works(peer: Peer, stream: str) -> None:
-    await peer.make_topic(stream)
-    await peer.send(stream, ["small", LARGE])
-    seen = await peer.poll(stream)
-    assert [message.payload for message in seen] == [b"small", LARGE]
-
-
-@pytest.mark.parametrize("generation", ["0.7.0", "0.8.0", NEWEST])
-async def test_clients_of_every_generation_work_over_tls(
-    server: Server, tmp_path: Path, stream: str, generation: str
-) -> None:
-    async with started(generation) as peer:
-        await peer.call("connect", url=url(server, tmp_path / "server.pem"))
-        await _works(peer, stream)
 
 
 @pytest.mark.parametrize("generation", ["0.8.0", NEWEST])
@@ -130,6 +114,24 @@ async def test_sighup_brings_a_new_certificate_and_drops_nobody(
         assert await asyncio.to_thread(shown, server.address, trusting(second.pem)) == seen
         assert old.login().status == 0
     assert await send(client, stream, "topic", ["still here"]) == 0
+
+
+async def test_sighup_brings_a_new_certificate_over_wss_and_https(tmp_path: Path, issued: Issued) -> None:
+    with Server(tmp_path / "data", settings=settings(tmp_path, "WEBSOCKET") | settings(tmp_path, "HTTP")) as server:
+        first, second = trusting(issued.pem), issue("second")
+        port = int(server.websocket_address.rpartition(":")[2])
+        old = await asyncio.to_thread(WebSocketClient, port, context=first)
+        async with Rest(server.http_address.replace("127.0.0.1", "localhost"), context=first, scheme="https") as rest:
+            await rest.login()
+            write(tmp_path, second)
+            server.signal(signal.SIGHUP)
+            server.wait_log(lambda lines: sum("new clients see" in line for line in lines) == 2)
+            for address in (server.websocket_address, server.http_address):
+                seen = await asyncio.to_thread(shown, address, trusting(second.pem))
+                assert seen == second.certificate.public_bytes(Encoding.DER)
+            assert (await asyncio.to_thread(old.login)).status == 0
+            assert await rest.get("/streams") == []
+        old.close()
 
 
 def test_sighup_without_tls_ends_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pybroker.protocol.model.system import GetMe
 from pybroker.protocol.primitives import Transport
 from support.certificates import issue, trusting, write
-from support.peers import GENERATIONS, PeerError, connected, gather_until, started
+from support.peers import GENERATIONS, PeerError, connected, started
 from support.server import Server
 from support.websocket import WebSocketClient
 from support.wheel import until
@@ -39,25 +39,6 @@ def secure_server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-def numbered(count: int) -> list[bytes]:
-    return [b"message %d" % number for number in range(count)]
-
-
-@every_generation
-async def test_messages_come_back_as_they_were_sent(server: Server, stream: str, generation: str) -> None:
-    payloads = [b"a", "żółw €".encode(), b"x" * 100_000, b"y" * 1_000_000]
-    async with connected(server, generation, url=url_of(server)) as (peer,):
-        await peer.make_topic(stream, "topic", 2)
-        await peer.send(stream, payloads)
-        await peer.send(stream, payloads, partition_id=1)
-        for partition_id in range(2):
-            messages = await peer.poll(stream, partition_id=partition_id)
-            assert [message.payload for message in messages] == payloads
-        found = await peer.call("get_topic", stream=stream, topic="topic")
-        assert found["messages_count"] == 2 * len(payloads)
-        await peer.call("ping")
-
-
 @every_generation
 async def test_large_message_comes_back(server: Server, stream: str, generation: str) -> None:
     payload = b"x" * LARGE_SIZE
@@ -67,39 +48,6 @@ async def test_large_message_comes_back(server: Server, stream: str, generation:
         large, small = await peer.poll(stream)
     assert large.payload == payload
     assert small.payload == b"after it"
-
-
-@every_generation
-async def test_group_members_handle_every_message_once(server: Server, stream: str, generation: str) -> None:
-    async with connected(server, generation, generation, url=url_of(server)) as members:
-        first, second = members
-        await first.make_topic(stream, "topic", 2)
-        for member in members:
-            await member.join(stream)
-            await member.consume()
-        for partition_id in range(2):
-            await second.send(stream, numbered(30), partition_id=partition_id)
-        taken = await gather_until(members, 60)
-    assert sorted(message.payload for own in taken for message in own) == sorted(numbered(30) * 2)
-
-
-@every_generation
-async def test_refused_requests_leave_the_connection_usable(server: Server, stream: str, generation: str) -> None:
-    async with connected(server, generation, url=url_of(server)) as (peer,):
-        await peer.make_topic(stream)
-        with pytest.raises(PeerError, match=r"(?i)already ?exists"):
-            await peer.call("create_stream", name=stream)
-        with pytest.raises(PeerError, match=r"(?i)not ?found"):
-            await peer.poll("none")
-        await peer.send(stream, ["kept"])
-        assert [message.payload for message in await peer.poll(stream)] == [b"kept"]
-
-
-@every_generation
-async def test_wrong_password_is_refused(server: Server, generation: str) -> None:
-    async with started(generation) as peer:
-        with pytest.raises(PeerError, match=r"(?i)invalid ?credentials"):
-            await peer.call("connect", url=url_of(server).replace(":iggy@", ":wrong@"))
 
 
 async def test_generations_and_transports_share_the_data(server: Server, stream: str) -> None:

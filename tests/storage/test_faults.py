@@ -76,8 +76,10 @@ async def test_failed_write_poisons_and_reads_go_on(local: Stage):
         assert isinstance(caught.value.cause, OSError)
     with pytest.raises(Poisoned):
         await log.flush()
+    assert local.engine.is_poisoned
     assert await payloads(log) == [b"a"]
     log = (await local.reopen()).open_log(1, WRITTEN)
+    assert not local.engine.is_poisoned
     assert await log.append(make_batch([b"b"])) == 1
 
 

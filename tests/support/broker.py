@@ -14,6 +14,7 @@ from pybroker.broker.dispatch import Dispatch
 from pybroker.broker.groups import Groups
 from pybroker.broker.logs import Logs
 from pybroker.broker.offsets import Offsets
+from pybroker.broker.passwords import Cost, Passwords
 from pybroker.broker.session import Clients, Session
 from pybroker.broker.state import State
 from pybroker.broker.throttle import Throttle
@@ -48,12 +49,12 @@ FIRST = PollingStrategy(PollingKind.FIRST)
 NEXT = PollingStrategy(PollingKind.NEXT)
 # Every append begins a segment: such a small size can't be asked for, only configured past the checks.
 TINY_SEGMENTS = 1
+CHEAP = Cost(passes=1, memory_kib=8)
 
 
 @cache
 def hashed(password: str) -> str:
-    """Hash with the least work: the parameters are in the hash."""
-    return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)
+    return PasswordHasher(time_cost=CHEAP.passes, memory_cost=CHEAP.memory_kib, parallelism=1).hash(password)
 
 
 class Waits(list[float]):
@@ -97,6 +98,7 @@ class Broker:
             groups=Groups(),
             clients=Clients(),
             throttle=Throttle(self.clock, self.waits.sleep),
+            passwords=Passwords(CHEAP),
             started_at_us=self.clock(),
         )
 

@@ -15,6 +15,7 @@ import sys
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
 iggy: Any = importlib.import_module("apache_iggy")
 GENERATION = tuple(int(part) for part in version("apache-iggy").split("."))
@@ -43,6 +44,9 @@ class Driver:
         """Connect and sign in."""
         self.client = iggy.IggyClient.from_connection_string(url)
         await self.client.connect()
+        if url.startswith("iggy+http:"):  # it connects without signing in
+            login = urlsplit(url)
+            await self.client.login_user(login.username, login.password)
 
     async def open(self, address: str) -> None:
         """Connect without signing in."""

@@ -12,6 +12,7 @@ from pybroker.protocol.batch import HEADER_SIZE as BATCH_HEADER_SIZE
 from pybroker.protocol.commands import BY_REQUEST
 from pybroker.protocol.model.messages import Polled, PollMessages
 from pybroker.protocol.primitives import Consumer, ConsumerKind, PollingKind, PollingStrategy
+from pybroker.protocol.vsr import client as vsr
 from pybroker.protocol.vsr.overrides import CODECS
 
 from .batches import split_records
@@ -112,14 +113,10 @@ class RawClient:
 
     def frame_of(self, command: Struct) -> bytes:
         """Build the frame that asks `command` in this session."""
-        row = BY_REQUEST[type(command)]
-        body = bytes(CODECS[row.request].encode(command))
-        if row.operation is None:
-            return request_frame(body, code=row.code, session=self.session, client=self.client)
-        self.request += 1
-        return request_frame(
-            body, operation=row.operation, session=self.session, request=self.request, client=self.client
-        )
+        if BY_REQUEST[type(command)].operation is not None:
+            self.request += 1
+        client = self.client.to_bytes(16, "little")
+        return b"".join(vsr.frame_of(command, client=client, session=self.session, number=self.request or 1))
 
     def ask(self, command: Struct) -> Any:
         """Ask a command; return its decoded reply, None for an empty one, or the whole Answer if it failed."""

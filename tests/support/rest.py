@@ -6,17 +6,10 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from pybroker.broker.connection import Limits
+
+from .listeners import LIMITS as LIMITS
 
 CALL_TIMEOUT_S = 20.0
-LIMITS = Limits(
-    frame_size_max=1 << 20,
-    frame_size_max_before_login=1 << 16,
-    unread_size_max=1 << 16,
-    requests_per_turn_max=8,
-    login_timeout_s=20,
-    write_timeout_s=20,
-)
 
 
 class Rest:

@@ -6,14 +6,18 @@ checked where every command is checked, by dispatch. Errors end here, so that no
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,7 +25,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ....protocol.commands import BY_REQUEST
 from ....protocol.errors import Refused, Status
 from ....protocol.model import messages, system, tokens, users
-from ....protocol.needs import Need
 from ....protocol.primitives import Transport, UserStatus
 from ... import gate
 from ...catalog import User
@@ -29,21 +32,35 @@ from ...config.schema import Cors
 from ...connection import WRITE_SIZE
 from ...dispatch import Dispatch
 from ...metrics import Metrics
+from ...passwords import token_digest
 from ...session import Session
 from ...state import State
-from . import decode
+from . import decode, own, shapes
 from .auth import Claims, Tokens
 from .commands import Call
 from .encode import REPLIES
 from .errors import JSON, Malformed, malformed, not_found, refusal
-from .routes import ROUTES, Route, command_of
+from .eventstream import EventStreams
+from .openapi import METRICS_TYPE, ZIP, document
+from .routes import FOLLOWED, Route, command_of, routes_with
+from .webui import web_ui
 
 log = logging.getLogger(__name__)
 
 DISCARDED_SIZE_MAX = 64 * 1024 * 1024  # of a body that is too large
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PAGE = Path(__file__).with_name("docs.html")
+PAGE_HEADERS = {"content-security-policy": "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"}
 _BEARER = "Bearer "
 _DURABILITY = "iggy-durability"
+
+
+class Asked(NamedTuple):
+    """A request of `own`. claims: of the token that it brought, None for a personal access token or nobody."""
+
+    request: Request
+    session: Session
+    command: msgspec.Struct
+    claims: Claims | None
 
 
 class Api:
@@ -59,52 +76,72 @@ class Api:
         self._public_size_max = min(self._settings.max_request_size, state.config.pybroker.frame_size_max_before_login)
         self._tokens = Tokens(self._settings.jwt, state.clock)
         self._metrics = Metrics(state)
+        self._event_streams = EventStreams(state, dispatch)
+        self._routes = routes_with(self._settings.metrics)
+        self._own: dict[type[msgspec.Struct], Callable[[Asked], Awaitable[Response]]] = {
+            own.Health: self._health,
+            own.Ready: self._ready,
+            own.Metrics: self._measures,
+            own.RefreshToken: self._refresh,
+            own.OpenApi: self._openapi,
+            own.Docs: self._docs,
+            own.Follow: self._follow,
+        }
 
     def asgi(self) -> ASGIApp:
-        routes = [StarletteRoute("/users/refresh-token", self._endpoint(self._refresh), methods=["POST"])]
-        routes.append(StarletteRoute("/health", self._endpoint(self._health), methods=["GET"]))
-        if (asked := self._settings.metrics).enabled:
-            routes.append(StarletteRoute(asked.endpoint, self._endpoint(self._measures), methods=["GET"]))
-        routes += [StarletteRoute(row.path, self._endpoint(self._serving(row)), methods=[row.method]) for row in ROUTES]
-        app: ASGIApp = Router(routes, redirect_slashes=False)
+        routes = [StarletteRoute(row.path, _Endpoint(self, row), methods=[row.method]) for row in self._routes]
+        pages = web_ui(self._state.config.pybroker.web_ui_path) if self._settings.web_ui else []
+        app: ASGIApp = Router([*routes, *pages, *_other_methods(self._routes)], redirect_slashes=False)
         return _undecoded(_with_cors(app, self._settings.cors) if self._settings.cors.enabled else app)
 
-    def _endpoint(self, serve: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            self._state.counters.http_requests += 1
-            try:
-                return await serve(request)
-            except Refused as error:
-                log.debug("refused %s %s: %s", request.method, request.url.path, error)
-                return refusal(error)
-            except Malformed as error:
-                log.debug("malformed %s %s: %s", request.method, request.url.path, error)
-                return malformed(error)
-            except ClientDisconnect:
-                return Response(status_code=400)  # nobody is there to read it
-            except Exception:
-                log.exception("%s %s failed; this is a bug in pybroker", request.method, request.url.path)
-                return refusal(Refused(Status.ERROR))
+    @cached_property
+    def _document(self) -> bytes:
+        return msgspec.json.encode(document(self._routes))
 
-        return endpoint
+    @cached_property
+    def _page(self) -> bytes:
+        return PAGE.read_bytes()
 
-    def _serving(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
-        async def serve(request: Request) -> Response:
-            session = self._state.clients.connect(Transport.HTTP, _address(request))
-            try:
-                return await self._answer(route, request, session)
-            finally:
-                self._dispatch.disconnected(session)
+    def connect(self, request: Request) -> Session:
+        session = self._state.clients.connect(Transport.HTTP, _address(request))
+        if self._state.config.telemetry.enabled:
+            session.traceparent = request.headers.get("traceparent", "")
+            session.tracestate = ",".join(request.headers.getlist("tracestate"))
+        return session
 
-        return serve
+    def disconnect(self, session: Session) -> None:
+        self._dispatch.disconnected(session)
 
-    async def _answer(self, route: Route, request: Request, session: Session) -> Response:
+    def stop(self) -> None:
+        """End the event streams."""
+        self._event_streams.stop()
+
+    async def answer(self, route: Route, request: Request, session: Session) -> Response:
+        """Do what a request asks for; whatever comes of it is an answer."""
+        self._state.counters.http_requests += 1
+        try:
+            return await self._serve(route, request, session)
+        except Refused as error:
+            log.debug("refused %s %s: %s", request.method, request.url.path, error)
+            return refusal(error)
+        except Malformed as error:
+            log.debug("malformed %s %s: %s", request.method, request.url.path, error)
+            return malformed(error)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        except Exception:
+            log.exception("%s %s failed; this is a bug in pybroker", request.method, request.url.path)
+            return refusal(Refused(Status.ERROR))
+
+    async def _serve(self, route: Route, request: Request, session: Session) -> Response:
         claims = None if route.is_public else await self._sign_in(session, request)
         query = decode.read_query(request.query_params, route.query) if route.query else None
         size_max = self._public_size_max if route.is_public else self._settings.max_request_size
         body = await self._body(request, route.body, size_max) if route.body else None
         path = {name: unquote(text) for name, text in request.path_params.items()}
         command = command_of(route, Call(path, body, query, session.user_id, self._state.clock()))
+        if (own_answer := self._own.get(route.command)) is not None:
+            return await own_answer(Asked(request, session, command, claims))
         reply = await self._dispatch(session, command)
         if isinstance(command, users.Logout) and claims is not None:
             self._tokens.revoke(claims)
@@ -117,6 +154,8 @@ class Api:
             return PlainTextResponse("pong")
         if isinstance(reply, users.LoggedIn):
             return self._identity(self._state.catalog.users.items[reply.user_id])
+        if isinstance(reply, system.Snapshot):
+            return _download(reply.zip, self._state.clock())
         if isinstance(reply, messages.Sent) and query.ack == "none":
             return Response(status_code=202, headers={_DURABILITY: "none"})
         if reply is None:
@@ -129,10 +168,7 @@ class Api:
 
         Raises Refused. A personal access token has no dot in it, one of ours has two: which it is costs no guess.
         """
-        given = request.headers.get("authorization", "")
-        token = given.removeprefix(_BEARER)
-        if not token or token == given:
-            raise Refused(Status.UNAUTHENTICATED, "expected the header Authorization: Bearer <token>")
+        token = _token_of(request)
         if "." in token:
             claims = self._tokens.read(token)
             self._state.clients.sign_in(session, self._active(claims).id)
@@ -150,27 +186,50 @@ class Api:
             raise Refused(Status.UNAUTHENTICATED, "the token is that of a user who is gone or inactive")
         return user
 
-    async def _health(self, _request: Request) -> Response:
+    async def _health(self, _asked: Asked) -> Response:
         """Answer that there is a broker: it listens once everything is loaded."""
         return PlainTextResponse("ok")
 
-    async def _measures(self, request: Request) -> Response:
-        session = self._state.clients.connect(Transport.HTTP, _address(request))
-        try:
-            await self._sign_in(session, request)
-            if not gate.allows(self._state.catalog, session.user_id, Need.READ_SERVERS, None):
-                raise Refused(Status.UNAUTHORIZED, "metrics need the right to read servers")
-            return Response(self._metrics.render(), media_type=METRICS_TYPE)
-        finally:
-            self._dispatch.disconnected(session)
+    async def _ready(self, _asked: Asked) -> Response:
+        """Answer whether sends can be taken. What failed is in the log: anybody may read this."""
+        if self._state.logs.is_poisoned:
+            return PlainTextResponse("the disk failed; see the log, and restart when it is mended", 503)
+        return PlainTextResponse("ready")
 
-    async def _refresh(self, request: Request) -> Response:
+    async def _measures(self, asked: Asked) -> Response:
+        if not gate.allows(self._state.catalog, asked.session.user_id, own.NEEDS[own.Metrics], None):
+            raise Refused(Status.UNAUTHORIZED, "metrics need the right to read servers")
+        return Response(self._metrics.render(), media_type=METRICS_TYPE)
+
+    async def _refresh(self, asked: Asked) -> Response:
         """Answer a token with one that is good for longer. The old one stays good for its time, as with Iggy 0.9."""
-        given = await self._body(request, decode.TokenLogin, self._public_size_max)
-        return self._identity(self._active(self._tokens.read(given.token)))
+        assert isinstance(asked.command, own.RefreshToken)
+        return self._identity(self._active(self._tokens.read(asked.command.token)))
+
+    async def _follow(self, asked: Asked) -> Response:
+        command, token = asked.command, _token_of(asked.request)
+        assert isinstance(command, own.Follow)
+        # A browser that comes back asks for the same URL: what it says besides is newer.
+        command.last_event_id = asked.request.headers.get("last-event-id") or command.last_event_id
+        return await self._event_streams.open(asked.session, command, lambda: self._check(token))
+
+    def _check(self, token: str) -> None:
+        """Raise Refused for a token that once signed somebody in, and does not any more."""
+        if "." in token:
+            self._active(self._tokens.read(token))
+            return
+        found = self._state.catalog.token(token_digest(token))
+        if found is None or found[1].is_expired(self._state.clock()):
+            raise Refused(Status.UNAUTHENTICATED, "the token is not good any more")
+
+    async def _openapi(self, _asked: Asked) -> Response:
+        return Response(self._document, media_type=JSON)
+
+    async def _docs(self, _asked: Asked) -> Response:
+        return HTMLResponse(self._page, headers=PAGE_HEADERS)
 
     def _identity(self, user: User) -> Response:
-        return self._json({"user_id": user.id, "access_token": self._tokens.issue(user)})
+        return self._json(shapes.Identity(user.id, self._tokens.issue(user)))
 
     async def _body(self, request: Request, kind: type[decode.S], size_max: int) -> decode.S:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
@@ -184,6 +243,23 @@ class Api:
 
     def _json(self, value: object, http_status: int = 200, headers: dict[str, str] | None = None) -> Response:
         return _Answer(self._dispatch, msgspec.json.encode(value), http_status, headers)
+
+
+class _Endpoint:
+    """A route as an ASGI application. Its session is there until the answer is sent."""
+
+    def __init__(self, api: Api, route: Route) -> None:
+        self._api = api
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        session = self._api.connect(request)
+        try:
+            response = await self._api.answer(self._route, request, session)
+            await response(scope, receive, send)
+        finally:
+            self._api.disconnect(session)
 
 
 class _Answer(Response):
@@ -207,6 +283,20 @@ class _Answer(Response):
                 await send({"type": "http.response.body", "body": part, "more_body": more})
         finally:
             self._dispatch.sending(-size)
+
+
+def _token_of(request: Request) -> str:
+    """Return the credential of a request. Raises Refused.
+
+    A browser's EventSource can set no header; for such the path of events, and no other, takes it in the URL too.
+    """
+    given = request.headers.get("authorization", "")
+    token = given.removeprefix(_BEARER)
+    if token and token != given:
+        return token
+    if request.url.path.endswith(FOLLOWED) and (token := request.query_params.get("access_token", "")):
+        return token
+    raise Refused(Status.UNAUTHENTICATED, "expected the header Authorization: Bearer <token>")
 
 
 async def _read(request: Request, size_max: int) -> bytes:
@@ -235,6 +325,13 @@ def _address(request: Request) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _download(data: bytes, now_us: int) -> Response:
+    """Answer with a zip, under the name that Iggy gives it."""
+    made = datetime.fromtimestamp(now_us / 1e6, UTC)
+    name = f"iggy_snapshot_{made:%Y%m%d_%H%M%S}.zip"
+    return Response(data, media_type=ZIP, headers={"content-disposition": f'attachment; filename="{name}"'})
+
+
 def _with_cors(app: ASGIApp, settings: Cors) -> ASGIApp:
     return CORSMiddleware(
         app,
@@ -245,6 +342,17 @@ def _with_cors(app: ASGIApp, settings: Cors) -> ASGIApp:
         allow_credentials=settings.allow_credentials,
         allow_private_network=settings.allow_private_network,
     )
+
+
+def _other_methods(routes: Iterable[Route]) -> list[StarletteRoute]:
+    """Return what tells, for each path, all methods that it has; a router by itself tells only those of one route."""
+    methods: dict[str, list[str]] = defaultdict(list)
+    for route in routes:
+        methods[route.path] += ["GET", "HEAD"] if route.method == "GET" else [route.method]
+    return [
+        StarletteRoute(path, PlainTextResponse("Method Not Allowed", 405, {"allow": ", ".join(of)}))
+        for path, of in methods.items()
+    ]
 
 
 def _undecoded(app: ASGIApp) -> ASGIApp:

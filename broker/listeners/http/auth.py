@@ -18,16 +18,10 @@ from ....storage.engine import Clock
 from ...catalog import User
 from ...config import ConfigError
 from ...config.schema import Jwt
+from .shapes import AccessToken
 
 _SECRET_SIZE = 64
 _REQUIRED = ["sub", "since", "exp", "nbf", "iat", "jti", "iss", "aud"]
-
-
-class Access(msgspec.Struct):
-    """A token, and when it expires, in seconds since the epoch."""
-
-    token: str
-    expiry: int
 
 
 class Claims(msgspec.Struct):
@@ -48,7 +42,7 @@ class Tokens:
         self._secret = _secret(settings)
         self._revoked: dict[str, int] = {}
 
-    def issue(self, user: User) -> Access:
+    def issue(self, user: User) -> AccessToken:
         settings, now = self._settings, self._now
         expiry = now + settings.access_token_expiry_us // 1_000_000
         claims = {
@@ -61,7 +55,7 @@ class Tokens:
             "nbf": now + settings.not_before_us // 1_000_000,
             "exp": expiry,
         }
-        return Access(jwt.encode(claims, self._secret, settings.algorithm), expiry)
+        return AccessToken(jwt.encode(claims, self._secret, settings.algorithm), expiry)
 
     def read(self, token: str) -> Claims:
         """Return whose a token is. Raises Refused for one that is not ours, not yet or no more good."""

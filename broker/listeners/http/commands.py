@@ -16,10 +16,14 @@ from ....protocol.primitives import (
     Permissions,
     PollingKind,
     PollingStrategy,
+    SnapshotCompression,
+    SnapshotKind,
+    StreamPermissions,
+    TopicPermissions,
     UserStatus,
     ValueKind,
 )
-from . import decode
+from . import decode, own, shapes
 from .decode import identifier, sized_name
 from .errors import Malformed
 from .messages import send_of
@@ -35,8 +39,26 @@ _STRATEGIES = {
 }
 _SHORT = {name[0]: kind for name, kind in _STRATEGIES.items()}
 _SCOPES = {"topic": 1, "stream": 2, "user": 3}
+_COMPRESSIONS = {
+    "Stored": SnapshotCompression.STORED,
+    "Deflated": SnapshotCompression.DEFLATED,
+    "Bzip2": SnapshotCompression.BZIP2,
+    "Zstd": SnapshotCompression.ZSTD,
+    "Lzma": SnapshotCompression.LZMA,
+    "Xz": SnapshotCompression.XZ,
+}
+_PARTS = {
+    "FilesystemOverview": SnapshotKind.FILESYSTEM,
+    "ProcessList": SnapshotKind.PROCESSES,
+    "ResourceUsage": SnapshotKind.RESOURCES,
+    "Test": SnapshotKind.TEST,
+    "ServerLogs": SnapshotKind.LOGS,
+    "ServerConfig": SnapshotKind.CONFIG,
+    "All": SnapshotKind.ALL,
+}
 _FLAGS = {"true": True, "false": False, "fsync=true": True, "fsync=false": False}
 _SINGLE = ConsumerKind.SINGLE
+_NOBODY = "1"  # as in Iggy, who a poll without a name is of
 # Messages become JSON one by one, while everybody else waits: 6 us each, and 0.9 kB of memory besides.
 POLL_COUNT_MAX = 10_000
 
@@ -71,6 +93,15 @@ def login(call: Call) -> users.Login:
 
 def token_login(call: Call) -> tokens.LoginWithToken:
     return tokens.LoginWithToken(call.body.token)
+
+
+def refresh(call: Call) -> own.RefreshToken:
+    return own.RefreshToken(call.body.token)
+
+
+def snapshot(call: Call) -> system.GetSnapshot:
+    body: decode.SnapshotOf = call.body
+    return system.GetSnapshot(_COMPRESSIONS[body.compression], [_PARTS[part] for part in body.snapshot_types])
 
 
 def create_user(call: Call) -> users.CreateUser:
@@ -164,6 +195,37 @@ def poll(call: Call) -> messages.PollMessages:
     )
 
 
+def follow(call: Call) -> own.Follow:
+    query: decode.Follow = call.query
+    _check_follow(query)
+    is_group = query.group is not None
+    name = query.group if is_group else query.consumer_id
+    kind = ConsumerKind.GROUP if is_group else _SINGLE
+    return own.Follow(
+        consumer=Consumer(kind, identifier(_NOBODY if name is None else name)),
+        stream=call.stream,
+        topic=call.topic,
+        partition_id=query.partition_id,
+        start=query.kind or ("new" if name is None else "next"),
+        value=query.value,
+        count=query.count,
+        auto_commit=is_group or bool(query.auto_commit),
+        last_event_id=query.last_event_id,
+    )
+
+
+def _check_follow(query: decode.Follow) -> None:
+    """Raise Malformed for what has no sense together."""
+    if query.group is None:
+        if query.consumer_id is None and (query.kind == "next" or query.auto_commit):
+            raise Malformed(400, "the query does not fit: kind=next and auto_commit need a consumer_id or group")
+        return
+    if (query.consumer_id, query.partition_id, query.kind or "next") != (None, None, "next"):
+        raise Malformed(400, "the query does not fit: a group has no consumer_id, partition_id, or kind but next")
+    if query.auto_commit is False:
+        raise Malformed(400, "the query does not fit: a group's offsets are always stored, leave auto_commit out")
+
+
 def flush(call: Call) -> messages.FlushUnsavedBuffer:
     fsync = _FLAGS.get(call.path["fsync"])
     if fsync is None:
@@ -187,11 +249,18 @@ def delete_offset(call: Call) -> offsets.DeleteConsumerOffset:
     return offsets.DeleteConsumerOffset(consumer, call.stream, call.topic, call.query.partition_id)
 
 
-def _permissions(given: decode.Granted | None) -> Permissions | None:
+def _permissions(given: shapes.Permissions | None) -> Permissions | None:
     if given is None:
         return None
-    of_streams = {id_: stream.granted() for id_, stream in (given.streams or {}).items()}
-    return Permissions(**structs.asdict(given.everywhere), streams=of_streams)
+    in_streams = {id_: _in_stream(of) for id_, of in (given.streams or {}).items()}
+    return Permissions(**structs.asdict(given.everywhere), streams=in_streams)
+
+
+def _in_stream(given: shapes.StreamPermissions) -> StreamPermissions:
+    flags = structs.asdict(given)
+    by_topic: dict[int, shapes.TopicPermissions] = flags.pop("topics") or {}
+    in_topics = {id_: TopicPermissions(**structs.asdict(of)) for id_, of in by_topic.items()}
+    return StreamPermissions(**flags, topics=in_topics)
 
 
 def _options(given: Mapping[str, str]) -> Options:

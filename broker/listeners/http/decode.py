@@ -4,33 +4,43 @@ A struct says which JSON is taken; fields that it does not name are passed over.
 name, sense of a value) is checked when it becomes a command.
 """
 
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from ....protocol.errors import Refused, Status
-from ....protocol.primitives import U32_MAX, U64_MAX, Identifier, StreamPermissions, TopicPermissions
-from .encode import VALUE_KINDS
+from ....protocol.primitives import U32_MAX, U64_MAX, Identifier
 from .errors import Malformed
+from .shapes import U32, HeaderEntry, Permissions
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 NAME_SIZE_MAX = 255
+# How many messages a stream of events has in hand.
+FOLLOW_COUNT_MAX = 1000
 _DIGITS_MAX = 20
 
-U32 = Annotated[int, msgspec.Meta(ge=0, le=U32_MAX)]
-U64 = Annotated[int, msgspec.Meta(ge=0)]  # its upper bound is checked by Given
+# What is in an extra_json_schema is only told here and checked elsewhere: numbers of msgspec's end at 63 bits, and
+# other refusals have statuses of their own.
+U64 = Annotated[int, Meta(ge=0, extra_json_schema={"maximum": U64_MAX})]
+Name = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": NAME_SIZE_MAX})]  # of characters, not bytes
+Username = Annotated[Name, Meta(description="3 to 50 bytes", extra_json_schema={"maxLength": 50})]
+Password = Annotated[Name, Meta(description="3 to 100 bytes", extra_json_schema={"maxLength": 100})]
+TokenName = Annotated[Name, Meta(description="3 to 30 bytes", extra_json_schema={"maxLength": 30})]
+ConsumerName = Annotated[Name, Meta(description="An id or a name")]
+PartitionId = Annotated[U32 | None, Meta(description="0 unless given")]
+PartitionCount = Annotated[
+    U32, Meta(description="How many, 1 to 1000", extra_json_schema={"exclusiveMinimum": 0, "exclusiveMaximum": 1001})
+]
+Replication = Annotated[int, Meta(ge=0, le=255, extra_json_schema={"exclusiveMinimum": 0})]
+NoOptions = Annotated[dict[str, str], Meta(extra_json_schema={"maxProperties": 0})]
 Word = Literal["none", "gzip"]
 Activity = Literal["active", "inactive"]
-Kind = Literal[
-    "raw", "string", "bool", "int8", "int16", "int32", "int64", "int128",
-    "uint8", "uint16", "uint32", "uint64", "uint128", "float32", "float64",
-]  # fmt: skip
-assert set(VALUE_KINDS) == set(get_args(Kind))
 
 
 class Given(msgspec.Struct):
-    """What a request gives. No number of it is larger than 64 bits."""
+    """No number of a request is larger than 64 bits."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -40,183 +50,191 @@ class Given(msgspec.Struct):
 
 
 class Login(Given):
-    username: str
-    password: str
+    """version, context: what a client says of itself."""
+
+    username: Username
+    password: Password
     version: str | None = None
     context: str | None = None
 
 
 class TokenLogin(Given):
-    """Also a refresh: the token is then the one of a login."""
+    """To sign in: a personal access token. To get a new token: that of a login."""
 
     token: str
 
 
+class SnapshotOf(Given):
+    """compression: how the zip is packed. snapshot_types: what it tells of; All stands alone."""
+
+    compression: Literal["Stored", "Deflated", "Bzip2", "Zstd", "Lzma", "Xz"] = "Deflated"
+    snapshot_types: list[
+        Literal["FilesystemOverview", "ProcessList", "ResourceUsage", "Test", "ServerLogs", "ServerConfig", "All"]
+    ] = msgspec.field(default_factory=lambda: ["All"])
+
+
 class NewUser(Given):
-    username: str
-    password: str
+    """permissions: null for none."""
+
+    username: Username
+    password: Password
     status: Activity
-    permissions: "Granted | None" = None
+    permissions: Permissions | None = None
 
 
 class UserChanges(Given):
-    username: str | None = None
+    """What is not given stays as it is."""
+
+    username: Username | None = None
     status: Activity | None = None
-    options: dict[str, str] = {}
-
-
-class Everywhere(Given):
-    """All of it has to be said, as in the next two."""
-
-    manage_servers: bool
-    read_servers: bool
-    manage_users: bool
-    read_users: bool
-    manage_streams: bool
-    read_streams: bool
-    manage_topics: bool
-    read_topics: bool
-    poll_messages: bool
-    send_messages: bool
-
-
-class InTopic(Given):
-    manage_topic: bool
-    read_topic: bool
-    poll_messages: bool
-    send_messages: bool
-
-    def granted(self) -> TopicPermissions:
-        return TopicPermissions(**msgspec.structs.asdict(self))
-
-
-class InStream(Given):
-    manage_stream: bool
-    read_stream: bool
-    manage_topics: bool
-    read_topics: bool
-    poll_messages: bool
-    send_messages: bool
-    topics: dict[U32, InTopic] | None = None
-
-    def granted(self) -> StreamPermissions:
-        flags: dict[str, Any] = msgspec.structs.asdict(self)
-        del flags["topics"]
-        return StreamPermissions(**flags, topics={id_: topic.granted() for id_, topic in (self.topics or {}).items()})
-
-
-class Granted(Given):
-    everywhere: Everywhere = msgspec.field(name="global")
-    streams: dict[U32, InStream] | None = None
+    options: NoOptions = {}
 
 
 class NewPermissions(Given):
-    permissions: Granted | None = None
+    """They replace all that the user has; null for none."""
+
+    permissions: Permissions | None = None
 
 
 class NewPassword(Given):
-    current_password: str
-    new_password: str
+    current_password: Password
+    new_password: Password
 
 
 class NewToken(Given):
-    """expiry: microseconds from now; 0 or U64_MAX is for ever."""
+    """expiry: microseconds from now; 0 is for ever."""
 
-    name: str
+    name: TokenName
     expiry_us: U64 = msgspec.field(name="expiry")
 
 
 class Named(Given):
-    name: str
+    """name: at most 255 bytes."""
+
+    name: Name
 
 
 class NewStream(Named):
-    options: dict[str, str] = {}
+    """name: at most 255 bytes. options: none are known yet."""
+
+    options: NoOptions = {}
 
 
 class NewTopic(Named):
-    """Microseconds and bytes; 0 takes the server's default."""
+    """name: at most 255 bytes. partitions_count: 1000 at most. compression_algorithm: what clients are told.
 
-    partitions_count: U32
+    message_expiry: microseconds that messages are kept. max_topic_size: bytes. For both, 0 is the server's default and
+    18446744073709551615 no limit. options: see /options/topic.
+    """
+
+    partitions_count: Annotated[U32, Meta(extra_json_schema={"exclusiveMaximum": 1001})]
     compression_algorithm: Word
     message_expiry: U64
     max_topic_size: U64
-    replication_factor: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    replication_factor: Replication | None = None
     options: dict[str, str] = {}
 
 
 class TopicChanges(Named):
-    """What is not given stays as it is."""
+    """As for a new topic. What is not given stays as it is."""
 
     compression_algorithm: Word | None = None
     message_expiry: U64 | None = None
     max_topic_size: U64 | None = None
-    replication_factor: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    replication_factor: Replication | None = None
     options: dict[str, str] = {}
 
 
 class PartitionsCount(Given):
-    count: U32 = msgspec.field(name="partitions_count")
+    """partitions_count: 1 to 1000."""
+
+    count: PartitionCount = msgspec.field(name="partitions_count")
 
 
 class SegmentsCount(Given):
-    count: U32 = msgspec.field(name="segments_count")
+    count: Annotated[U32, Meta(description="How many at most; the newest stays")] = msgspec.field(name="segments_count")
 
 
 class SentPartitioning(Given):
-    """value: nothing, 4 bytes of a partition id, or a key."""
+    """value: base64 of nothing for balanced, of 4 bytes for a partition id, little-endian, or of a key's 1 to 255."""
 
     kind: Literal["balanced", "partition_id", "messages_key"]
     value: bytes
 
 
-class SentField(Given):
-    kind: Kind
-    value: bytes
-
-
-class SentEntry(Given):
-    key: SentField
-    value: SentField
-
-
 class SentMessage(msgspec.Struct):
-    """user_headers: entries, or the bytes of a block that the client made itself."""
+    """payload: base64. id: a number of 128 bits, also as text or as a UUID; the server makes one for 0 and null.
+
+    user_headers: entries, or base64 of what the sender encrypted itself.
+    """
 
     payload: bytes
     id: int | str | None = None
-    user_headers: list[SentEntry] | bytes | None = None
+    user_headers: list[HeaderEntry] | bytes | None = None
 
 
 class Send(Given, forbid_unknown_fields=True):
+    """Messages for one partition: the next in turn, one by its id, or one by a key."""
+
     partitioning: SentPartitioning
-    messages: list[SentMessage]
+    messages: Annotated[list[SentMessage], Meta(extra_json_schema={"minItems": 1})]
 
 
 class Ack(Given):
-    ack: Literal["replicated", "none"] = "replicated"
+    ack: Annotated[
+        Literal["replicated", "none"], Meta(description="none: answer 202 without saying where messages are stored")
+    ] = "replicated"
 
 
 class Poll(Given):
-    consumer_id: str = "1"
-    partition_id: U32 | None = None
-    kind: Literal["offset", "timestamp", "first", "last", "next", "o", "t", "f", "l", "n"] = "offset"
-    value: U64 = 0
-    count: U32 = 10
-    auto_commit: bool = False
+    consumer_id: ConsumerName = "1"
+    partition_id: PartitionId = None
+    kind: Annotated[
+        Literal["offset", "timestamp", "first", "last", "next", "o", "t", "f", "l", "n"],
+        Meta(description="Where to begin. next: after what the consumer stored"),
+    ] = "offset"
+    value: Annotated[U64, Meta(description="The offset, or the time in microseconds since 1970")] = 0
+    count: Annotated[U32, Meta(description="How many messages at most")] = 10
+    auto_commit: Annotated[bool, Meta(description="Store the last offset of the answer for the consumer")] = False
+
+
+class Follow(Given):
+    """Where it begins, who reads, and what a browser can put nowhere else."""
+
+    partition_id: Annotated[U32 | None, Meta(description="All partitions unless given")] = None
+    kind: Annotated[
+        Literal["offset", "timestamp", "first", "last", "next", "new"] | None,
+        Meta(
+            description="Where to begin, as in a poll; `new` is with what is sent from now on. `next` for a consumer"
+            " or group unless given, else `new`"
+        ),
+    ] = None
+    value: Annotated[U64, Meta(description="The offset, or the time in microseconds since 1970")] = 0
+    consumer_id: Annotated[str | None, Meta(description="An id or a name, whose offsets are gone on after")] = None
+    group: Annotated[str | None, Meta(description="An id or a name: be a member of this group meanwhile")] = None
+    auto_commit: Annotated[
+        bool | None, Meta(description="Store the consumer's offset of what was sent; a group's always is")
+    ] = None
+    count: Annotated[int, Meta(ge=1, le=FOLLOW_COUNT_MAX, description="How many messages to have in hand at most")] = (
+        100
+    )
+    last_event_id: Annotated[str, Meta(description="As the header Last-Event-ID: go on after that event")] = ""
+    access_token: Annotated[str, Meta(description="The token, for whom no header can be set")] = ""
 
 
 class OffsetOf(Given):
-    consumer_id: str = "1"
-    partition_id: U32 | None = None
+    consumer_id: ConsumerName = "1"
+    partition_id: PartitionId = None
 
 
 class PartitionOf(Given):
-    partition_id: U32 | None = None
+    partition_id: PartitionId = None
 
 
 class NewOffset(Given):
-    consumer_id: U32 | str
+    """consumer_id: an id or a name. offset: of the last message that was processed. partition_id: 0 unless given."""
+
+    consumer_id: U32 | Name
     offset: U64
     partition_id: U32 | None = None
 

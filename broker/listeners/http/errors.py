@@ -69,13 +69,17 @@ class ErrorBody(msgspec.Struct):
 
 
 def refusal(error: Refused) -> Response:
-    """Answer a refusal. What broke inside (paths, keys) is for the log: of that only the status is told."""
+    """Answer a refusal."""
+    return _json(body_of(error), _HTTP_STATUSES.get(error.status, 400))
+
+
+def body_of(error: Refused) -> ErrorBody:
+    """Return what a refusal says. What broke inside (paths, keys) is for the log: of that only the status is told."""
     status = error.status
     words = status.name.replace("_", " ").capitalize()
     is_inside = error.__cause__ is not None and not isinstance(error.__cause__, Refused)
     detail = "" if is_inside else str(error).partition(": ")[2]
-    body = ErrorBody(status, status.name.lower(), f"{words}: {detail}" if detail else words, _FIELDS.get(status))
-    return _json(body, _HTTP_STATUSES.get(status, 400))
+    return ErrorBody(status, status.name.lower(), f"{words}: {detail}" if detail else words, _FIELDS.get(status))
 
 
 def not_found() -> Response:

@@ -18,8 +18,10 @@ from ...config import ConfigError
 from ...connection import Limits
 from ...dispatch import Dispatch
 from ...state import State
+from ..peers import Room
 from ..tcp import BACKLOG, bound_address
 from .app import Api
+from .handshakes import Handshakes, address_of
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +41,41 @@ class _Watch(msgspec.Struct):
 
 
 class _Connection(H11Protocol):
-    """uvicorn's protocol; who breaks it gets a line in the log."""
+    """uvicorn's protocol; who breaks it gets a line in the log. room: set first, and whether that has counted it."""
+
+    room: Room
+    is_counted = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        if not self.is_counted and not self.room.enter(address_of(transport)):
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.room.leave()
 
     def send_400_response(self, msg: str) -> None:
-        host, port = self.client or ("?", 0)
-        log.warning(
-            "closed %s:%d: no HTTP/1.1 request, or one with more than %d bytes of headers", host, port, HEADERS_SIZE_MAX
-        )
+        why = f"no HTTP/1.1 request, or one with more than {HEADERS_SIZE_MAX} bytes of headers"
+        log.warning("closed %s: %s", address_of(self.transport), why)
         super().send_400_response(msg)
 
 
 class HttpListener:
     """The port and its connections."""
 
-    def __init__(self, state: State, dispatch: Dispatch, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
-        """tls: what holds the certificate, None for plain HTTP. Raises ConfigError for settings that can't be."""
+    def __init__(
+        self,
+        state: State,
+        dispatch: Dispatch,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        room: Room | None = None,
+    ) -> None:
+        """tls: what holds the certificate, None for plain HTTP. room: for connections, one of its own unless given.
+
+        Raises ConfigError for settings that can't be.
+        """
         cors = state.config.http.cors
         if cors.enabled and cors.allow_credentials and "*" in cors.allowed_origins:
             raise ConfigError("http.cors.allow_credentials", 'given true, expected .allowed_origins without "*"')
@@ -63,9 +85,11 @@ class HttpListener:
                 "http.metrics.endpoint", f'given "{metrics.endpoint}", expected a path such as "/metrics"'
             )
         self._limits = limits
-        self._tls = tls
+        self._room = room or Room(state.config.pybroker.connections_max)
+        self._handshakes = Handshakes(tls, self._room, self._encrypted, limits.login_timeout_s) if tls else None
+        self._api = Api(state, dispatch, body_timeout_s=limits.login_timeout_s)
         self._config = UvicornConfig(
-            Api(state, dispatch, body_timeout_s=limits.login_timeout_s).asgi(),
+            self._api.asgi(),
             http=_Connection,
             ws="none",
             lifespan="off",
@@ -74,7 +98,6 @@ class HttpListener:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=state.config.pybroker.connections_max,
             timeout_keep_alive=KEEP_ALIVE_S,
             h11_max_incomplete_event_size=HEADERS_SIZE_MAX,
         )
@@ -87,12 +110,14 @@ class HttpListener:
         """Listen; return the bound "host:port". Raises OSError."""
         loop = asyncio.get_running_loop()
         self._config.load()
-        self._server = await loop.create_server(self._protocol, host, port, backlog=BACKLOG, ssl=self._tls)
+        begin = self._handshakes.begin if self._handshakes else self._protocol
+        self._server = await loop.create_server(begin, host, port, backlog=BACKLOG)
         self._checker = loop.create_task(self._check(), name="http")
         return bound_address(self._server)
 
     def close(self) -> None:
-        """Take no more connections, and close those that ask for nothing."""
+        """Take no more connections, and close those that ask for nothing or follow messages."""
+        self._api.stop()
         if self._server is not None:
             self._server.close()
         for connection in self._connections():
@@ -105,6 +130,8 @@ class HttpListener:
         if self._checker is not None:
             self._checker.cancel()
             await asyncio.wait([self._checker])
+        if self._handshakes is not None:
+            await self._handshakes.close()
         for _ in range(int(timeout_s / FINISH_INTERVAL_S)):
             if not (self._shared.connections or self._shared.tasks):
                 break
@@ -117,8 +144,15 @@ class HttpListener:
         if late:
             await asyncio.wait(late)
 
-    def _protocol(self) -> H11Protocol:
-        return _Connection(config=self._config, server_state=self._shared, app_state={})
+    def _protocol(self) -> _Connection:
+        connection = _Connection(config=self._config, server_state=self._shared, app_state={})
+        connection.room = self._room
+        return connection
+
+    def _encrypted(self) -> _Connection:
+        connection = self._protocol()
+        connection.is_counted = True
+        return connection
 
     def _connections(self) -> list[H11Protocol]:
         return cast(list[H11Protocol], list(self._shared.connections))

@@ -8,8 +8,7 @@ from ....protocol.errors import Refused, Status
 from ....protocol.model.messages import SendMessages
 from ....protocol.primitives import Identifier, Partitioning, PartitioningKind
 from ....protocol.unpacked import HeaderEntry, HeaderField, Message, pack, pack_headers
-from . import decode
-from .encode import VALUE_KINDS
+from . import decode, shapes
 from .errors import Malformed
 
 _ID_SIZE = 16
@@ -57,11 +56,11 @@ def _ident(given: int | str | None) -> bytes:
     return ident if ident != NO_ID else os.urandom(_ID_SIZE)
 
 
-def _headers(given: list[decode.SentEntry] | bytes | None) -> bytes:
+def _headers(given: list[shapes.HeaderEntry] | bytes | None) -> bytes:
     if given is None or isinstance(given, bytes):
         return given or b""
     return pack_headers([HeaderEntry(_field(entry.key), _field(entry.value)) for entry in given])
 
 
-def _field(given: decode.SentField) -> HeaderField:
-    return HeaderField(VALUE_KINDS[given.kind], given.value)
+def _field(given: shapes.HeaderField) -> HeaderField:
+    return HeaderField(shapes.VALUE_KINDS[given.kind], given.value)

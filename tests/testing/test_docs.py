@@ -1,0 +1,32 @@
+"""The tests in docs/testing.md pass as printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.programs import programs
+
+pytest_plugins = ("pytester",)
+
+PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+PLUGINS = ("-p", "pybroker.testing.plugin", "-p", "pytest_asyncio.plugin")
+
+
+@pytest.mark.parametrize("number", range(len(programs(PAGE))))
+def test_tests_of_the_document_pass(number: int, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    program = programs(PAGE)[number]
+    pytester.makepyfile(program)
+    result = pytester.runpytest_subprocess(*PLUGINS, "--asyncio-mode=auto", "--strict-markers", timeout=60)
+    result.assert_outcomes(passed=len(re.findall(r"^(?:async )?def test_", program, re.MULTILINE)))
+
+
+def test_configuration_of_the_document_is_taken(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    (configuration,) = programs(PAGE, "ini")
+    pytester.makeini(configuration)
+    pytester.makepyfile("""
+        def test_listeners(pybroker_session_server):
+            assert sorted(pybroker_session_server.addresses) == ["http", "tcp"]
+    """)
+    pytester.runpytest_subprocess(*PLUGINS, timeout=60).assert_outcomes(passed=1)
