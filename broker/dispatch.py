@@ -101,12 +101,23 @@ _STORAGE_STATUSES: dict[type[Exception], Status] = {
 }
 
 
-def _status_of(error: Exception) -> Status:
-    return next(status for kind, status in _STORAGE_STATUSES.items() if isinstance(error, kind))
+def _refused(error: Exception, kind: type[Struct], session: Session) -> Refused:
+    """Return what a client is told of an error, which goes to the log."""
+    for known, status in _STORAGE_STATUSES.items():
+        if isinstance(error, known):
+            log.error("%s from %s failed: %s", kind.__name__, session.address, error)
+            return Refused(status, str(error))
+    log.error("%s from %s failed; this is a bug in pybroker", kind.__name__, session.address, exc_info=error)
+    return Refused(Status.ERROR, str(error))
 
 
 class Dispatch:
     """Answer commands. Raises Refused, and nothing else but cancellation."""
+
+    # Commands that seldom wait. What serves them has to work where there is no task, up to its first wait.
+    at_once: frozenset[type[Struct]] = frozenset(
+        {messages.SendMessages, messages.PollMessages, offsets.StoreConsumerOffset, system.Ping}
+    )
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -114,36 +125,32 @@ class Dispatch:
         self._timings = state.counters.requests
 
     async def __call__(self, session: Session, command: Struct) -> Struct | None:
-        timing = self._timings[type(command)][session.transport]
+        kind = type(command)
+        timing = self._timings[kind][session.transport]
         started = perf_counter()
+        session.is_heard = True
+        need, service = _ROUTES[kind]
         try:
-            return await self._serve(session, command)
+            if need is not Need.NOTHING:
+                self._admit(session, need, command)
+            return await service(self._state, session, command)
         except Refused:
             timing.failures += 1
             raise
+        except Exception as error:
+            timing.failures += 1
+            raise _refused(error, kind, session) from error
         finally:
             timing.note(perf_counter() - started)
 
-    async def _serve(self, session: Session, command: Struct) -> Struct | None:
-        session.is_heard = True
-        need, service = _ROUTES[type(command)]
-        if need is not Need.NOTHING:
-            if not session.epoch:
-                raise Refused(Status.UNAUTHENTICATED)
-            if session.is_stale:
-                raise Refused(Status.STALE_CLIENT)
-            if not gate.allows(self._catalog, session.user_id, need, command):
-                raise Refused(Status.UNAUTHORIZED, need.name)
-        try:
-            return await service(self._state, session, command)
-        except Refused:
-            raise
-        except tuple(_STORAGE_STATUSES) as error:
-            log.error("%s from %s failed: %s", type(command).__name__, session.address, error)
-            raise Refused(_status_of(error), str(error)) from error
-        except Exception as error:
-            log.exception("%s from %s failed; this is a bug in pybroker", type(command).__name__, session.address)
-            raise Refused(Status.ERROR, str(error)) from error
+    def _admit(self, session: Session, need: Need, command: Struct) -> None:
+        """Raise Refused for who is not signed in, was silent for too long or may not do that."""
+        if not session.epoch:
+            raise Refused(Status.UNAUTHENTICATED)
+        if session.is_stale:
+            raise Refused(Status.STALE_CLIENT)
+        if not gate.allows(self._catalog, session.user_id, need, command):
+            raise Refused(Status.UNAUTHORIZED, need.name)
 
     def sending(self, size: int) -> None:
         """Take note of bytes of answers that are on their way, or, less than 0, that were taken."""

@@ -24,7 +24,7 @@ A record that starts or stops inside another one keeps its base fields, and its 
 
 from array import array
 from collections.abc import Container
-from struct import Struct, error
+from struct import Struct, error, pack
 
 import msgspec
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -47,11 +47,12 @@ _U32 = Struct("<I")
 _ZEROS = bytes(HEADER_SIZE - _HEADER.size)
 _FRAME = Struct("<Q16xI4xIIQ")  # what the walk looks at: checksum, offset delta, sizes, zero
 _SIZES = Struct("<II")  # at 32 in a frame
+_ONE = Struct("<6QI204sQ16xI4xIIQ")  # the header and what the walk looks at of the first frame
 _IDENT = Struct("<8x16s8xII")  # message id, sizes
 NO_ID = bytes(16)  # the id of a message that has none
 
 _ALIKE_COUNT_MIN = 32  # from where on frames of one size are faster verified together
-_COPIED_SIZE_MAX = 512
+_COPIED_SIZE_MAX = 2048
 _DELTAS_COUNT = 16_384
 _DELTAS = memoryview(array("I", range(_DELTAS_COUNT)))
 
@@ -144,14 +145,14 @@ def _walk_each(record: memoryview, count: int, first_delta: int) -> bytes:
         position = end
     if position != end_max:
         raise BadBatch(position, f"{end_max - position} bytes after the last of {count} messages")
-    return Struct(f"<{count}Q").pack(*checksums)
+    return pack(f"<{count}Q", *checksums)
 
 
 def _walk_alike(record: memoryview, count: int, first_delta: int) -> bytes:
     """Verify frames that have one size, field by field over all of them; return b"" where they don't or are wrong.
 
     What is wrong is for `_walk_each` to say, and all of it on a big-endian machine. This takes 0.15 us for a frame of
-    100 bytes and 0.26 us for one of 1000: less than half and two thirds of frame by frame. Most producers send messages
+    100 bytes and 0.2 us for one of 1000: less than half and half of frame by frame. Most producers send messages
     of one size, or one kind.
     """
     size = (len(record) - HEADER_SIZE) // count
@@ -182,7 +183,7 @@ def _digests(record: memoryview, size: int) -> bytes:
         bodies = Struct(f"8x{size - 8}s").iter_unpack(record[HEADER_SIZE:])
         digests = [xxh3_64_digest(body) for (body,) in bodies]
     else:
-        # A view costs 0.11 us whatever its size; a copy is faster as long as it is small.
+        # A view costs 0.11 us whatever its size; a copy is faster up to here, by a fifth at 1000 bytes.
         starts = range(HEADER_SIZE + 8, len(record), size)
         digests = [xxh3_64_digest(record[start : start + size - 8]) for start in starts]
     checksums = array("Q", b"".join(digests))
@@ -195,6 +196,8 @@ def verify(record: memoryview, header: Header | None = None) -> Batch:
 
     record: exactly one record. Returns a Batch that views it.
     """
+    if header is None and (batch := _verify_one(record)):
+        return batch
     header = header or read_header(record)
     if header.size != len(record):
         raise BadBatch(32, f"the header says {header.size} bytes, there are {len(record)}")
@@ -205,6 +208,43 @@ def verify(record: memoryview, header: Header | None = None) -> Batch:
     if checksum_of(record, checksums) != header.checksum:
         raise BadBatch(_HASHED_SIZE, "batch checksum", Status.INVALID_BATCH_CHECKSUM)
     return Batch(record, header.count, checksums, header.partition_id, first_delta)
+
+
+def _verify_one(record: memoryview) -> Batch | None:
+    """Verify a record of one message in 2 us instead of 6; None for one that has more, or is wrong in some way."""
+    size = len(record)
+    if size < _ONE.size:
+        return None
+    (
+        partition_id,
+        _,
+        _,
+        _,
+        said,
+        batch_checksum,
+        count,
+        zeros,
+        checksum,
+        delta,
+        headers_size,
+        payload_size,
+        reserved,
+    ) = _ONE.unpack_from(record)
+    if (
+        count != 1
+        or said != size
+        or HEADER_SIZE + FRAME_HEADER_SIZE + headers_size + payload_size != size
+        or not 0 < payload_size <= PAYLOAD_SIZE_MAX
+        or headers_size > USER_HEADERS_SIZE_MAX
+        or reserved
+        or zeros != _ZEROS
+    ):
+        return None
+    checksums = _CHECKSUM.pack(checksum)
+    is_sound = xxh3_64_intdigest(record[HEADER_SIZE + 8 :]) == checksum
+    if not is_sound or checksum_of(record, checksums) != batch_checksum:
+        return None
+    return Batch(record, 1, checksums, partition_id, delta)
 
 
 def checksum_of(record: memoryview, checksums: Buffer) -> int:

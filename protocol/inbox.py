@@ -2,8 +2,8 @@
 
 Small frames share a block. A frame too large for what is left of its block gets a block of its own as soon as
 its size is known, so its body is received where it will be read; complete, it keeps that block until it is read,
-and the next bytes go elsewhere. The views that `frames` returns stay valid until it is called again; only then are
-their blocks reused. An idle connection holds no block.
+and the next bytes go elsewhere. The views that `frames` returns stay valid until it is called again, or `reuse` is;
+only then are their blocks reused. A connection that waits for a request holds no block.
 """
 
 from collections import deque
@@ -24,22 +24,31 @@ class Pool:
     """Blocks that are free, by size: powers of two. At most POOLED_SIZE_MAX bytes are kept."""
 
     def __init__(self) -> None:
-        self._free: dict[int, list[bytearray]] = {}
+        self._small: list[memoryview] = []
+        self._free: dict[int, list[memoryview]] = {BLOCK_SIZE: self._small}
         self._size = 0
 
-    def take(self, size: int) -> bytearray:
-        """Return a block of at least `size` bytes, its contents undefined."""
-        size = max(BLOCK_SIZE, 1 << (size - 1).bit_length())
-        if free := self._free.get(size):
+    def take(self, size: int) -> memoryview:
+        """Return all of a block of at least `size` bytes, its contents undefined."""
+        if size <= BLOCK_SIZE:
+            size, free = BLOCK_SIZE, self._small
+        else:
+            size = 1 << (size - 1).bit_length()
+            free = self._free.get(size)
+        if free:
             self._size -= size
             return free.pop()
-        return bytearray(size)
+        return memoryview(bytearray(size))
 
-    def give(self, block: bytearray) -> None:
+    def give(self, block: memoryview) -> None:
         """Take a block back. Nobody may look at it any more."""
-        if self._size + len(block) <= POOLED_SIZE_MAX:
-            self._size += len(block)
-            self._free.setdefault(len(block), []).append(block)
+        size = len(block)
+        if self._size + size <= POOLED_SIZE_MAX:
+            self._size += size
+            self._free.setdefault(size, []).append(block)
+
+
+_NO_BLOCK = memoryview(b"")
 
 
 def _nothing_known(_data: memoryview) -> int:
@@ -53,40 +62,40 @@ class Inbox:
     """
 
     __slots__ = (
-        "_block", "_end", "_limit", "_need", "_pool", "_retired", "_start", "_typical", "_view", "_waiting", "measure",
+        "_block", "_end", "_limit", "_need", "_pool", "_retired", "_start", "_typical", "_waiting", "measure",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, measure: Measure = _nothing_known) -> None:
         self.measure = measure
         self._pool = pool
-        self._block: bytearray | None = None
-        self._view = memoryview(b"")
+        self._block = _NO_BLOCK
         self._start = 0  # of the first unread byte
         self._end = 0  # of what has arrived
         self._limit = 0  # how far the next bytes may go
         self._need = 0  # size of the frame at `start`, 0 when not known
         self._typical = BLOCK_SIZE  # a producer's frames are of one size: the next block is made for the last frame
-        self._retired: list[bytearray] = []
-        self._waiting: deque[tuple[bytearray, memoryview]] = deque()  # complete frames that filled their block
+        self._retired: list[memoryview] = []
+        self._waiting: deque[tuple[memoryview, memoryview]] = deque()  # complete frames that filled their block
 
     @property
     def unread(self) -> int:
-        return self._end - self._start + sum(len(frame) for _, frame in self._waiting)
+        unread = self._end - self._start
+        return unread + sum(len(frame) for _, frame in self._waiting) if self._waiting else unread
 
     @property
     def head(self) -> memoryview:
         """Return what has arrived of the frame at the front, as far as it is in one block."""
-        return self._view[self._start : self._end]
+        return self._block[self._start : self._end]
 
     def space(self) -> memoryview:
         """Return where the next bytes go; never empty."""
         if self._end == self._limit:
-            if self._block is not None and self._holds_one_frame():
-                self._set_aside(self._block)
+            if self._block and self._holds_one_frame():
+                self._set_aside()
             unread = self._end - self._start
             size = self._need or self._typical
             self._move(size if size > unread else 2 * unread)
-        return self._view[self._end : self._limit]
+        return self._block[self._end : self._limit]
 
     def filled(self, count: int) -> None:
         """Say that `count` bytes have arrived in the last `space`."""
@@ -97,26 +106,37 @@ class Inbox:
 
         Bytes may arrive between one frame and the next; the iteration has to end before another begins.
         """
-        self._reuse()
+        self.reuse()
         for _ in range(count_max):
             if self._waiting:
                 block, frame = self._waiting.popleft()
                 self._retired.append(block)
                 yield frame
                 continue
-            if self._start == self._end:
+            start, end = self._start, self._end
+            if start == end:
                 return
-            size = self._need or self.measure(self._view[self._start : self._end])
+            size = self._need or self.measure(self._block[start:end])
             if size == 0:
                 return
-            if size > self._end - self._start:
+            if size > end - start:
                 self._expect(size)
                 return
-            start = self._start
-            self._start += size
+            self._start = start + size
             self._need = 0
-            self._typical = max(size, BLOCK_SIZE)
-            yield self._view[start : start + size]
+            self._typical = size if size > BLOCK_SIZE else BLOCK_SIZE
+            yield self._block[start : start + size]
+
+    def reuse(self) -> None:
+        """Take back the blocks of frames that are dealt with: their views must be dead."""
+        if self._retired:
+            for block in self._retired:
+                self._pool.give(block)
+            self._retired.clear()
+        if self._start == self._end and self._block:
+            self._pool.give(self._block)
+            self._block = _NO_BLOCK
+            self._start = self._end = self._limit = 0
 
     def close(self) -> None:
         """Give up the blocks. The views must be dead."""
@@ -124,12 +144,12 @@ class Inbox:
         self._waiting.clear()
         self._need = 0
         self._start = self._end
-        self._reuse()
+        self.reuse()
 
     def _expect(self, size: int) -> None:
         """Make room for the frame at `start`, whose size is now known, and receive no further than its end."""
         self._need = size
-        if self._block is None or self._start + size > len(self._block):
+        if self._start + size > len(self._block):
             self._move(size)
         elif size > BLOCK_SIZE:
             self._limit = self._start + size
@@ -138,35 +158,23 @@ class Inbox:
         """Say whether what has arrived in the block, and was not read, is a frame and nothing else."""
         if not self._need:
             with suppress(WireError):  # `frames` will raise it.
-                self._need = self.measure(self._view[self._start : self._end])
+                self._need = self.measure(self._block[self._start : self._end])
         return 0 < self._need == self._end - self._start
 
-    def _set_aside(self, block: bytearray) -> None:
+    def _set_aside(self) -> None:
         """Keep the large frame at `start`, which ends where its block's bytes end, until it is asked for."""
-        self._waiting.append((block, self._view[self._start : self._end]))
+        self._waiting.append((self._block, self._block[self._start : self._end]))
         self._typical = max(self._need, BLOCK_SIZE)
-        self._block = None
+        self._block = _NO_BLOCK
         self._need = self._start = self._end = 0
 
     def _move(self, size: int) -> None:
         """Go on in a fresh block of at least `size` bytes, taking the unread bytes along."""
         block = self._pool.take(size)
-        unread = self._view[self._start : self._end]
-        view = memoryview(block)
-        view[: len(unread)] = unread
-        if self._block is not None:
+        unread = self._block[self._start : self._end]
+        if self._block:
+            block[: len(unread)] = unread
             self._retired.append(self._block)
-        self._block, self._view = block, view
+        self._block = block
         self._start, self._end = 0, len(unread)
         self._limit = size if size > BLOCK_SIZE else len(block)
-
-    def _reuse(self) -> None:
-        """Take back the blocks of frames that are dealt with."""
-        for block in self._retired:
-            self._pool.give(block)
-        self._retired.clear()
-        if self._block is not None and self._start == self._end:
-            self._pool.give(self._block)
-            self._block = None
-            self._view = memoryview(b"")
-            self._start = self._end = self._limit = 0

@@ -59,6 +59,10 @@ class Wire(Protocol):
         """Return the bytes that say `request` failed."""
         ...
 
+    def reuse(self) -> None:
+        """Say that no request is in use: what they were received in is free for others."""
+        ...
+
     def close(self) -> None:
         """Give up what was received. No request may be in use."""
         ...
@@ -81,6 +85,9 @@ class Receiver:
 
     def filled(self, count: int) -> None:
         self._inbox.filled(count)
+
+    def reuse(self) -> None:
+        self._inbox.reuse()
 
     def close(self) -> None:
         self._inbox.close()

@@ -116,8 +116,12 @@ class QuicChannel(QuicConnectionProtocol):
         self._hand_over()
         self._transmit_soon()
 
+    @property
+    def is_writable(self) -> bool:
+        return not self._ended and self.unsent <= self._rules.limits.unread_size_max
+
     async def drained(self) -> None:
-        if not self._ended and self.unsent > self._rules.limits.unread_size_max:
+        if not self._ended and not self.is_writable:
             self._caught_up = self._loop.create_future()
             await self._caught_up
         if self._ended:

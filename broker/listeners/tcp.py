@@ -84,6 +84,10 @@ class TcpChannel(asyncio.BufferedProtocol):
             # peer that does not read would take all memory.
             self._open().write(b"".join(buffers))
 
+    @property
+    def is_writable(self) -> bool:
+        return self._drained is None and not self._lost
+
     async def drained(self) -> None:
         if self._drained is not None:
             await self._drained

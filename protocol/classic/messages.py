@@ -30,22 +30,21 @@ def read_send(body: memoryview, random_bytes: RandomBytes) -> tuple[SendMessages
 
     The batch has memory of its own. Raises WireError, with the status the sender is told.
     """
-    reader = Reader(body)
-    target = read_target(reader)
-    count, start = target.messages_count, reader.position
+    target, start = read_target(body)
+    count = target.messages_count
     if not count:
         raise WireError(start - 4, "messages", "0", Status.INVALID_MESSAGES_COUNT)
-    if count * ENTRY.size > reader.remaining:
-        raise WireError(start, f"an index of {count} entries", f"{reader.remaining} bytes", Status.MISSING_INDEX)
-    entries = reader.take(count * ENTRY.size)
-    messages = body[reader.position :]
+    first = start + count * ENTRY.size
+    if first > len(body):
+        raise WireError(start, f"an index of {count} entries", f"{len(body) - start} bytes", Status.MISSING_INDEX)
+    entries, messages = body[start:first], body[first:]
     head_size = _head_size(entries, messages)
     try:
         if head_size == old.HEAD_SIZE:
             messages, entries = old.renewed(messages, entries)
         batch = record_of(messages, entries, random_bytes)
     except BadBatch as error:
-        raise WireError(reader.position + error.position, "sound messages", error.what, error.status) from None
+        raise WireError(first + error.position, "sound messages", error.what, error.status) from None
     return SendMessages(target.stream, target.topic, target.partitioning, batch), head_size
 
 

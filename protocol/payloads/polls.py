@@ -47,21 +47,19 @@ def _front(data: bytes) -> _Front | None:
     return None if reader.remaining else front
 
 
-def _read(reader: Reader) -> PollMessages:
+def _decode(data: memoryview) -> PollMessages:
     """Decode a poll: 1.5 us when its front is remembered, 6 us field by field."""
-    data, start = reader.data, reader.position
     end = len(data) - _TAIL.size
-    if not 0 < end - start <= _FRONT_SIZE_MAX:
-        return _WHOLE.read(reader)
-    front = _front(bytes(data[start:end]))
+    if not 0 < end <= _FRONT_SIZE_MAX:
+        return _WHOLE.decode(data)
+    front = _front(bytes(data[:end]))
     kind, value, count, auto_commit = _TAIL.unpack_from(data, end)
     if front is None or kind not in _KINDS:  # Something follows the poll, or it is wrong.
-        return _WHOLE.read(reader)
-    reader.position = len(data)
+        return _WHOLE.decode(data)
     strategy = PollingStrategy(_KINDS[kind], value)
     return PollMessages(
         front.consumer, front.stream, front.topic, front.partition_id, strategy, count, auto_commit != 0
     )
 
 
-POLL_MESSAGES = Codec(_read, _WHOLE.write)
+POLL_MESSAGES = Codec(_WHOLE.read, _WHOLE.write, _decode)

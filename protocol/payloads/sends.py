@@ -4,6 +4,7 @@ metadata size u32 | stream | topic | partitioning | messages count u32
 """
 
 from functools import lru_cache
+from struct import Struct
 
 import msgspec
 
@@ -15,6 +16,7 @@ from .codec import U32, layout
 from .fields import IDENTIFIER, PARTITIONING
 
 METADATA_SIZE_MAX = 1024
+_SIZE = Struct("<I")
 _TARGETS_MAX = 4096
 
 
@@ -38,15 +40,13 @@ def _target(metadata: bytes) -> Target:
     return target
 
 
-def read_target(reader: Reader) -> Target:
-    """Read where a send goes; the reader then stands at its messages."""
-    data = reader.data
-    size = reader.u32()
-    start, end = reader.position, reader.position + size
+def read_target(data: memoryview) -> tuple[Target, int]:
+    """Read where a send goes; return it and where in `data` its messages start."""
+    size = _SIZE.unpack_from(data)[0] if len(data) >= _SIZE.size else METADATA_SIZE_MAX + 1
+    end = _SIZE.size + size
     if size > METADATA_SIZE_MAX or end > len(data):
-        raise WireError(start - 4, f"metadata of at most {METADATA_SIZE_MAX} bytes, all there", str(size))
-    reader.position = end
-    return _target(data[start:end].tobytes())
+        raise WireError(0, f"metadata of at most {METADATA_SIZE_MAX} bytes, all there", f"{len(data)} bytes")
+    return _target(bytes(data[_SIZE.size : end])), end
 
 
 def write_target(writer: Writer, command: SendMessages) -> None:

@@ -7,7 +7,7 @@ polled partition u32 | current offset u64 | messages count u32 | batch records
 
 from struct import Struct
 
-from ..batch import BadBatch, read_header, verify
+from ..batch import BadBatch, verify
 from ..errors import WireError
 from ..model.messages import Polled, SendMessages, Sent
 from ..payloads.codec import Codec
@@ -18,21 +18,22 @@ _SENT = Struct("<4IQ")
 _POLLED = Struct("<IQI")
 
 
-def _read_send(reader: Reader) -> SendMessages:
-    """Decode and verify a send. The batch views the reader's data."""
-    target = read_target(reader)
-    start = reader.position
-    record = reader.take(reader.remaining)
+def _decode_send(body: memoryview) -> SendMessages:
+    """Decode and verify a send. The batch views `body`."""
+    target, start = read_target(body)
     try:
-        header = read_header(record)
-        if header.count != target.messages_count:
-            raise WireError(start + 48, f"{target.messages_count} messages", str(header.count))
-        batch = verify(record, header)
+        batch = verify(body[start:])
     except BadBatch as error:
         raise WireError(start + error.position, "a sound batch", error.what, error.status) from None
+    if batch.count != target.messages_count:
+        raise WireError(start + 48, f"{target.messages_count} messages", str(batch.count))
     if batch.first_delta:
         raise WireError(start, "offset deltas from 0", f"from {batch.first_delta}")
     return SendMessages(target.stream, target.topic, target.partitioning, batch)
+
+
+def _read_send(reader: Reader) -> SendMessages:
+    return _decode_send(reader.take(reader.remaining))
 
 
 def _write_send(writer: Writer, command: SendMessages) -> None:
@@ -47,8 +48,13 @@ def _read_sent(reader: Reader) -> Sent:
     return Sent(reader.u32(), reader.u32(), reader.u32(), reader.u64())
 
 
+def sent_body(reply: Sent) -> bytes:
+    """Return the body that answers a send."""
+    return _SENT.pack(1, reply.stream_id, reply.topic_id, reply.partition_id, reply.base_offset)
+
+
 def _write_sent(writer: Writer, reply: Sent) -> None:
-    writer.raw(_SENT.pack(1, reply.stream_id, reply.topic_id, reply.partition_id, reply.base_offset))
+    writer.raw(sent_body(reply))
 
 
 def polled_head(reply: Polled) -> bytes:
@@ -67,6 +73,6 @@ def _write_polled(writer: Writer, reply: Polled) -> None:
         writer.raw(record)
 
 
-SEND_MESSAGES = Codec(_read_send, _write_send)
+SEND_MESSAGES = Codec(_read_send, _write_send, _decode_send)
 SENT = Codec(_read_sent, _write_sent)
 POLLED = Codec(_read_polled, _write_polled)

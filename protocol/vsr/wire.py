@@ -10,20 +10,25 @@ from struct import Struct
 import msgspec
 
 from ..batch import Buffer
-from ..commands import BY_CODE, BY_OPERATION, Command
+from ..commands import BY_CODE, COMMANDS
 from ..errors import Status, WireError
 from ..inbox import Inbox
-from ..model.messages import Polled
+from ..model.messages import Polled, Sent
 from ..model.tokens import LoginWithToken
 from ..model.users import LoggedIn, Logout
 from ..wire import Receiver, Request
 from . import frames, session
 from .frames import HEADER_SIZE, Reason, RequestHeader
-from .messages import polled_head
+from .messages import polled_head, sent_body
 from .overrides import CODECS
 
+_LOGIN = (None, frames.REGISTER)
 SUCCESS = bytes(4)  # a result section with no failures
 _FAILURE = Struct("<3I")
+
+# What decodes a command's body; a login has a way of its own.
+_OF_OPERATION = {row.operation: CODECS[row.request].decode for row in COMMANDS if row.operation not in _LOGIN}
+_OF_CODE = {row.code: CODECS[row.request].decode for row in COMMANDS if row.operation is None}
 
 # Statuses that a client learns by being evicted: while it signs in, and from replicated commands.
 _LOGIN_REASONS = {
@@ -60,6 +65,8 @@ class VsrWire(Receiver):
         header: RequestHeader = request.tag
         if type(reply) is Polled:
             return self._polled(header, reply)
+        if type(reply) is Sent:
+            return self._answer(header, sent_body(reply))
         if isinstance(reply, LoggedIn):
             self._session.bind(header.client, reply.session)
             return self._answer(header, SUCCESS + session.write_logged_in(reply))
@@ -87,20 +94,21 @@ class VsrWire(Receiver):
 
     def _request(self, frame: memoryview) -> Request:
         header = frames.read_request(frame)
+        operation = header.operation
         body = frame[HEADER_SIZE:]
-        if header.operation > frames.LOGOUT and (status := self._stranger(header)):
+        if operation > frames.LOGOUT and (status := self._stranger(header)):
             return Request(None, header, status)
-        if not frames.body_checksum_holds(header, body):
+        if header.checksum and not frames.body_checksum_holds(header, body):
             return Request(None, header, Status.INVALID_FORMAT)
-        if header.operation == frames.REGISTER:
+        if operation == frames.REGISTER:
             return _login(header, body)
-        command = _command(header)
-        if isinstance(command, Status):
-            return Request(None, header, command)
-        if header.operation in frames.DEDUPLICATED and (settled := self._settled(header)):
+        decode = _OF_CODE.get(header.code) if operation == frames.NON_REPLICATED else _OF_OPERATION.get(operation)
+        if decode is None:
+            return Request(None, header, _unknown(header))
+        if operation in frames.DEDUPLICATED and (settled := self._settled(header)):
             return settled
         try:
-            return Request(CODECS[command.request].decode(body), header)
+            return Request(decode(body), header)
         except WireError as error:
             return Request(None, header, error.status)
 
@@ -142,16 +150,10 @@ class VsrWire(Receiver):
         return frames.reply_header(header, size=size, session=vsr.epoch, commit=vsr.commit, status=status)
 
 
-def _command(header: RequestHeader) -> Command | Status:
-    """Return the command that a header names, or the status that says why there is none."""
-    if header.operation != frames.NON_REPLICATED:
-        return BY_OPERATION.get(header.operation, Status.FEATURE_UNAVAILABLE)
-    command = BY_CODE.get(header.code)
-    if command is None:
-        return Status.INVALID_COMMAND
-    if command.operation is not None:  # it has to come as the operation it is
-        return Status.FEATURE_UNAVAILABLE
-    return command
+def _unknown(header: RequestHeader) -> Status:
+    """Return the status of a header that names no command. One that has an operation has to come as that."""
+    is_code = header.operation == frames.NON_REPLICATED
+    return Status.INVALID_COMMAND if is_code and header.code not in BY_CODE else Status.FEATURE_UNAVAILABLE
 
 
 def _login(header: RequestHeader, body: memoryview) -> Request:

@@ -183,8 +183,11 @@ class Reader:
     def _prove(self, segment: Segment, poll: Poll, *, trusted: bool) -> None:
         """Turn the buffer just taken into what readers get; where it is damaged, end the poll before that."""
         own = segment is self._segments.active and poll.start >= segment.proven_from
+        trusted = (trusted or own) and not self._is_doubtful
+        if trusted and self._codec.keys is None:
+            return
         run = poll.buffers.pop()
-        opened, size, fault = self._codec.deliver(run, trusted=(trusted or own) and not self._is_doubtful)
+        opened, size, fault = self._codec.deliver(run, trusted=trusted)
         poll.buffers += opened
         if fault is None:
             return
@@ -198,8 +201,9 @@ class Reader:
 
         Nearly exact where records are alike: a large one too many would cost as much as the one that is wanted.
         """
-        records = max(segment.records, 1)
-        record = -(-segment.records_size // records) or RECORD_SIZE_GUESS
+        record = -(-segment.records_size // (segment.records or 1)) or RECORD_SIZE_GUESS
+        if poll.offset == poll.first == poll.stop - 1:
+            return max(record, poll.need, READ_SIZE_MIN)
         messages = max((segment.end - segment.base) * record // max(segment.size, 1), 1)  # in such a record
         wanted = min(-((poll.offset - poll.stop) // messages) * record, max(poll.room, 0))
         wanted += min(wanted // 8, WINDOW_SIZE)

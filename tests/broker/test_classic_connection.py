@@ -26,6 +26,7 @@ class FakeChannel:
     """Takes answers at once. more_expected: how often the rest of a request was waited for."""
 
     unsent = 0
+    is_writable = True
     more_expected = 0
 
     def __init__(self) -> None:

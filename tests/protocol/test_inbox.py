@@ -143,7 +143,7 @@ def test_large_frame_is_received_where_it_is_read(inbox: Inbox) -> None:
 
 def test_complete_large_frame_stays_where_it_is_when_more_arrives(inbox: Inbox) -> None:
     first, second = make_frame(3 * BLOCK_SIZE, seed=1), make_frame(3 * BLOCK_SIZE, seed=2)
-    home: bytearray | None = None
+    home: memoryview | None = None
     for frame in (first, second):
         position = 0
         while position < len(frame):
@@ -152,17 +152,26 @@ def test_complete_large_frame_stays_where_it_is_when_more_arrives(inbox: Inbox) 
     assert inbox.unread == len(first) + len(second)
     views = list(inbox.frames(2))
     assert views == [first, second]
-    assert views[0].obj is home
+    assert home is not None
+    assert views[0].obj is home.obj
+
+
+class CountingPool(Pool):
+    """taken: how often a block was. held: how many are with inboxes now."""
+
+    taken = held = 0
+
+    def take(self, size: int) -> memoryview:
+        self.taken += 1
+        self.held += 1
+        return super().take(size)
+
+    def give(self, block: memoryview) -> None:
+        self.held -= 1
+        super().give(block)
 
 
 def test_next_frames_of_a_producer_need_no_second_block() -> None:
-    class CountingPool(Pool):
-        taken = 0
-
-        def take(self, size: int) -> bytearray:
-            self.taken += 1
-            return super().take(size)
-
     pool = CountingPool()
     inbox = Inbox(pool, measure)
     frame = make_frame(5 * BLOCK_SIZE)
@@ -170,6 +179,19 @@ def test_next_frames_of_a_producer_need_no_second_block() -> None:
     pool.taken = 0
     assert receive(inbox, frame * 3, [1 << 30]) == [frame] * 3
     assert pool.taken == 3
+
+
+@pytest.mark.parametrize("size", [10, BLOCK_SIZE + 1, 5 * BLOCK_SIZE])
+def test_blocks_are_free_once_their_frames_are_dealt_with(size: int) -> None:
+    pool = CountingPool()
+    inbox = Inbox(pool, measure)
+    data, position = make_frame(size), 0
+    while position < size:
+        position += feed(inbox, data[position:])
+    for frame in inbox.frames(1):
+        assert (len(frame), pool.held > 0) == (size, True)
+    inbox.reuse()
+    assert pool.held == 0
 
 
 def test_idle_inbox_holds_no_block() -> None:
@@ -227,7 +249,7 @@ def test_pool_blocks_are_powers_of_two(asked: int, given: int) -> None:
 
 def test_pool_keeps_no_more_than_its_limit() -> None:
     pool = Pool()
-    block = bytearray(POOLED_SIZE_MAX // 4)
+    block = memoryview(bytearray(POOLED_SIZE_MAX // 4))
     for _ in range(5):
         pool.give(block)
     blocks = [pool.take(len(block)) for _ in range(5)]
@@ -236,7 +258,7 @@ def test_pool_keeps_no_more_than_its_limit() -> None:
 
 def test_pool_makes_room_again_when_a_block_is_taken() -> None:
     pool = Pool()
-    large, small = bytearray(POOLED_SIZE_MAX), bytearray(BLOCK_SIZE)
+    large, small = memoryview(bytearray(POOLED_SIZE_MAX)), memoryview(bytearray(BLOCK_SIZE))
     pool.give(large)
     pool.give(small)
     assert pool.take(BLOCK_SIZE) is not small
