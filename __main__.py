@@ -12,6 +12,7 @@ COMMANDS = {
     "verify": (".broker.datadir.cli", "verify", "verify a data directory, and repair what can be"),
     "backup": (".broker.datadir.cli", "backup", "copy a data directory, also of a running broker"),
     "restore": (".broker.datadir.cli", "restore", "make a data directory of a backup"),
+    "bench": (".benchmarks.harness.cli", "bench", "load a broker, and say how fast it was"),
 }
 
 
