@@ -114,10 +114,12 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     log_id, log = reader.log_id, state.logs.of(reader.partition)
     bounds = log.bounds
     start = max(await _start(state, command, reader, log, bounds), bounds.first)
+    records: list[Buffer] = []
     chunks: list[memoryview] = []
+    offsets = range(0)
     if command.count and start < bounds.next:
         start, chunks = await _read(log, start, ReadLimit(command.count, _poll_size_max(state, session)))
-    records, offsets = select(chunks, start, command.count)
+        records, offsets = select(chunks, start, command.count)
     if size_max := _SIZES_MAX.get(session.transport):
         records, offsets = _fitting(chunks, records, offsets, size_max)
     if offsets:

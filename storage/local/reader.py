@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from ...protocol.batch import BadBatch, span_of
+from ...protocol.batch import HEADER_SIZE, BadBatch, span_of
 from ..engine import Clock, ReadLimit
 from ..errors import Corrupt
 from .codec import Codec
 from .disk import Disk
 from .indexing import build_index
-from .segment import WINDOW_SIZE, Maps, Poll, Segment, Window, look, take, walk
+from .segment import RECORD_SIZE_MIN, WINDOW_SIZE, Maps, Poll, Segment, Window, look, take, walk
 from .segments import Segments
 from .syncer import Syncer
 
@@ -72,7 +72,7 @@ class Reader:
             return []
         place = self._hints.get(offset)
         if place is not None:
-            return self._collect(place, offset, limit)
+            return self._glance(place, offset, limit) or self._collect(place, offset, limit)
         place = await self._locate(offset)
         try:
             return self._collect(place, offset, limit)
@@ -150,6 +150,31 @@ class Reader:
         segment.index, segment.known_from = cover.index, (segment.base, 0)
         return True
 
+    def _glance(self, place: Place, offset: int, limit: ReadLimit) -> list[memoryview]:
+        """Read records of the newest segment that need no proof, if one look shows them all; [] where it takes more.
+
+        What most polls are: 6 us instead of 14 for one message (CPython 3.11).
+        """
+        segment, start, base, _ = place
+        is_own = segment is self._segments.active and start >= segment.proven_from and not self._is_doubtful
+        if base != offset or not is_own or self._codec.keys is not None:
+            return []
+        stop = min(offset + limit.messages, self._segments.visible)
+        guess = (stop - offset) * segment.size // (segment.end - segment.base)
+        record = segment.records_size // (segment.records or 1)
+        size = min(max(guess + guess // 8, record, READ_SIZE_MIN), limit.bytes, segment.size - start)
+        data = memoryview(self._disk.pread(segment.fd, size, start))
+        last = end = 0
+        while offset < stop:
+            if end + HEADER_SIZE > len(data):
+                return []
+            base, size, count = span_of(data, end)
+            if base != offset or size < RECORD_SIZE_MIN or end + size > len(data) or not count:
+                return []
+            last, end, offset = end, end + size, offset + count
+        self._remember(segment, start + end, offset, stop, (start + last, base))
+        return [data[:end]]
+
     def _collect(self, place: Place, offset: int, limit: ReadLimit) -> list[memoryview]:
         """Take records from `place` on, over the ends of windows and segments, until the limit or the end."""
         segment, position, base, proven = place
@@ -164,7 +189,7 @@ class Reader:
             if take(self._window(segment, poll.position, self._size_wanted(segment, poll)), poll):
                 is_that_record = segment is place[0] and poll.start == poll.last[0] == position
                 self._prove(segment, poll, trusted=proven and is_that_record)
-        self._remember(segment, poll)
+        self._remember(segment, poll.position, poll.offset, poll.stop, poll.last)
         return poll.buffers
 
     def _following(self, segment: Segment, poll: Poll) -> Segment | None:
@@ -210,14 +235,17 @@ class Reader:
         skipped = WINDOW_SIZE if poll.offset < poll.first else 0
         return max(wanted + skipped, record, poll.need, READ_SIZE_MIN)
 
-    def _remember(self, segment: Segment, poll: Poll) -> None:
-        """Keep the place where the next poll will start: behind the last record, or inside of it."""
+    def _remember(self, segment: Segment, position: int, offset: int, stop: int, last: tuple[int, int]) -> None:
+        """Keep the place where the next poll will start: behind the last record, or inside of it.
+
+        position, offset: where the last record ends. last: where it begins. stop: the offset that was read up to.
+        """
         hints = self._hints
-        if poll.offset > poll.stop:
+        if offset > stop:
             # Proven once: polls of single messages would prove the batch that holds them for each.
-            hints[poll.stop] = (segment, *poll.last, True)
+            hints[stop] = (segment, *last, True)
         else:
-            hints[poll.offset] = (segment, poll.position, poll.offset, False)
+            hints[offset] = (segment, position, offset, False)
         if len(hints) > HINTS_MAX:
             del hints[next(iter(hints))]
 
