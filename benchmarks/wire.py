@@ -3,10 +3,10 @@
     python -m pybroker.benchmarks.wire [--rounds N] [--seconds S] [--cores apart|together|free]
         [--set IGGY_NAME=VALUE]... [--json]
 
-Six loads: sends and polls of 1000 messages of 1000 bytes, in lock-step and with one request ahead, and sends and polls
-of one message of 100 bytes in lock-step. Every round runs each load on the broker and on the floor (see `floor.py`),
-one right after the other and in turns who is first; a ratio is the median of the rounds' ratios, which a noisy machine
-moves less than either speed. Many short rounds beat few long ones.
+Eight loads: sends and polls of 1000 messages of 1000 bytes, in lock-step and with one request ahead, and of one
+message of 100 bytes, in lock-step and with 31 ahead. Every round runs each load on the broker and on the floor (see
+`floor.py`), one right after the other and in turns who is first; a ratio is the median of the rounds' ratios, which a
+noisy machine moves less than either speed. Many short rounds beat few long ones.
 
 Server and load are processes of their own and share one connection. In lock-step the load waits for each answer, as
 Iggy's clients do; one request ahead, the next bytes are there when the server comes for them, and it never rests. The
@@ -58,6 +58,7 @@ SHAPES = (
     Shape("1000 x 1000 B", count=1000, payload_size=1000, ahead=0, ratio_min=1 / 2),
     Shape("1000 x 1000 B, ahead", count=1000, payload_size=1000, ahead=1, ratio_min=0),
     Shape("1 x 100 B", count=1, payload_size=100, ahead=0, ratio_min=2 / 3),
+    Shape("1 x 100 B, pipelined", count=1, payload_size=100, ahead=31, ratio_min=0),
 )
 
 

@@ -4,6 +4,7 @@ It belongs to one event loop, and is not thread-safe. Any number of tasks may ca
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -125,9 +126,10 @@ class Client(Commands):
         row = BY_REQUEST.get(type(command))
         if row is None or type(command) in _OWN:
             raise InvalidRequest(f"{type(command).__name__} is nothing to ask; who signs in is said in the URL")
+        timeout_s = self._timeout_s
+        deadline = math.inf if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._ask(command)
+            answer = await self._ask(command, deadline)
         except TimeoutError:
             raise self._too_late(row.name) from None
         if answer.fault is not None:
@@ -142,24 +144,28 @@ class Client(Commands):
     consumer = _agent(Consumer)
     """Return what reads messages one after the other, alone or in a group; it takes what Consumer takes."""
 
-    async def _ask(self, command: msgspec.Struct) -> Answer:
-        """Ask until there is an answer, as often as that is safe."""
+    async def _ask(self, command: msgspec.Struct, deadline: float) -> Answer:
+        """Ask until there is an answer, as often as that is safe. Raises TimeoutError at the deadline (loop time)."""
         is_repeatable = _is_repeatable(command)
         for attempts_left in reversed(range(ATTEMPTS_MAX)):
-            connection = self._ready or await self._connected()
+            connection = self._ready or await self._connected(deadline)
             try:
-                return await connection.ask(command)
+                return await connection.ask(command, deadline)
             except (ConnectError, ConnectionLost) as error:
                 is_safe = is_repeatable or isinstance(error, ConnectError)
                 if not (is_safe and self._open and attempts_left and connection is not self._opening):
                     raise
         raise AssertionError("the last attempt raises")
 
-    async def _connected(self) -> Connection:
-        """Return the connection to ask on, when there is one. Raises ConnectError, BrokerError."""
+    async def _connected(self, deadline: float) -> Connection:
+        """Return the connection to ask on, when there is one. Raises ConnectError, BrokerError, TimeoutError."""
         opening = _OPENING.get()
         if opening is not None and opening is self._opening:
             return opening
+        async with asyncio.timeout_at(deadline if deadline < math.inf else None):
+            return await self._redialled()
+
+    async def _redialled(self) -> Connection:
         while self._ready is None:
             if not self._open:
                 raise copy(self._failure)

@@ -5,6 +5,7 @@ whoever gives up waiting only leaves a future behind that nobody reads: no answe
 """
 
 import asyncio
+import math
 import secrets
 import struct
 from collections import deque
@@ -46,7 +47,7 @@ class Link(Protocol):
 
 
 Lost = Callable[["Connection", PybrokerError], None]
-_Call = tuple[msgspec.Struct, asyncio.Future[Answer]]
+_Call = tuple[msgspec.Struct, asyncio.Future[Answer], float]
 
 
 class Connection:
@@ -59,7 +60,8 @@ class Connection:
         self._silence_max_s = silence_max_s
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Call] = deque()
-        self._asked: dict[int, tuple[asyncio.Future[Answer], int]] = {}  # futures, and sizes in bytes
+        # Futures, sizes in bytes, and when they are given up.
+        self._asked: dict[int, tuple[asyncio.Future[Answer], int, float]] = {}
         self._in_flight = 0  # bytes
         self._is_ready = False
         self._paused = False
@@ -70,18 +72,22 @@ class Connection:
         self.error: PybrokerError | None = None
         self._link: Link | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None  # at the first time that a call is given up
         self._ended = self._loop.create_future()
 
-    def ask(self, command: msgspec.Struct) -> asyncio.Future[Answer]:
+    def ask(self, command: msgspec.Struct, deadline: float = math.inf) -> asyncio.Future[Answer]:
         """Ask a command; it goes out when there is room for it. Cancelling the future is safe at any time.
 
-        Fails with ConnectionLost, InvalidRequest, and ConnectError when nothing was sent.
+        Fails with ConnectionLost, InvalidRequest, ConnectError when nothing was sent, and TimeoutError at the deadline
+        (loop time).
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
         if self.error is not None:
             future.set_exception(ConnectError(str(self.error)))
         else:
-            self._queue.append((command, future))
+            self._queue.append((command, future, deadline))
+            if self._alarm is None or deadline < self._alarm.when():
+                self._set_alarm(deadline)
             if not self._asked:
                 self._write()
             elif not self._is_due:
@@ -95,13 +101,14 @@ class Connection:
         if self.error is not None:
             return
         self.error = error
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._alarm):
+            if timer is not None:
+                timer.cancel()
         if self._link is not None:
             self._link.abort()
-        for future, _ in self._asked.values():
+        for future, _, _ in self._asked.values():
             _fail(future, copy(error) if isinstance(error, BrokerError) else ConnectionLost(str(error)))
-        for _, future in self._queue:
+        for _, future, _ in self._queue:
             _fail(future, ConnectError(str(error)))
         self._asked.clear()
         self._queue.clear()
@@ -185,12 +192,12 @@ class Connection:
         frames: list[Frame] = []
         end = self._in_flight + TOGETHER_SIZE_MAX
         while self._queue and not self._paused and self._has_room(link) and self._in_flight < end:
-            command, future = self._queue.popleft()
-            if not future.done() and (frame := self._frame(command, future)):
+            command, future, deadline = self._queue.popleft()
+            if not future.done() and (frame := self._frame(command, future, deadline)):
                 frames.append(frame)
         return frames
 
-    def _frame(self, command: msgspec.Struct, future: asyncio.Future[Answer]) -> Frame:
+    def _frame(self, command: msgspec.Struct, future: asyncio.Future[Answer], deadline: float) -> Frame:
         """Return a request's frame, and expect its answer; nothing when there is no such frame."""
         frame: Frame = []
         try:
@@ -200,7 +207,7 @@ class Connection:
             future.set_exception(InvalidRequest(f"{name} has a part too long or out of range: {error}"))
             return []
         size = sum(map(len, frame))
-        self._asked[number] = (future, size)
+        self._asked[number] = (future, size, deadline)
         self._in_flight += size
         return frame
 
@@ -214,10 +221,32 @@ class Connection:
         return ConnectionLost(f"the server has ended the session: {error.status.name.lower()} ({error.status})")
 
     def _settle(self, answer: Answer) -> None:
-        future, size = self._asked.pop(answer.number)
+        future, size, _ = self._asked.pop(answer.number)
         self._in_flight -= size
         if not future.done():
             future.set_result(answer)
+
+    def _set_alarm(self, deadline: float) -> None:
+        """Wake up at `deadline`: one timer for all calls, because one each costs 4 us."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(deadline, self._give_up) if deadline < math.inf else None
+
+    def _give_up(self) -> None:
+        """Fail the calls whose time is over, and wait for the next one's. Their answers may come yet."""
+        now = self._loop.time()
+        self._alarm = None
+        earliest = math.inf
+        waiting = [(future, deadline) for _, future, deadline in self._queue]
+        waiting += [(future, deadline) for future, _, deadline in self._asked.values()]
+        for future, deadline in waiting:
+            if future.done():
+                continue
+            if deadline <= now:
+                future.set_exception(TimeoutError())
+            else:
+                earliest = min(earliest, deadline)
+        self._set_alarm(earliest)
 
     def _beat(self) -> None:
         """Give up on a server that is silent too long, and ask one that has nothing to say whether it is there."""

@@ -1,7 +1,7 @@
 """Measure pybroker beside its peers.
 
     python -m pybroker.benchmarks.peers [--only redis,nats] [--messages N] [--size 100|1000]
-                                        [--iggy iggy://USER:PASSWORD@HOST:PORT] [--kafka HOST:PORT]
+                                        [--iggy iggy://USER:PASSWORD@HOST:PORT] [--kafka HOST:PORT] [--picture PNG]
 
 Every peer gets the same messages through its own Python client, in a process of its own on asyncio and uvloop; a
 message counts once it is confirmed, or read and acknowledged. Peers take turns in each round; figures are medians of
@@ -22,8 +22,9 @@ from pathlib import Path
 from ..markdown import table
 from .catalog import OWN, PEERS, Peer, Serve, iggy_at, kafka_at
 from .generator import Generator
+from .picture import draw
 from .report import HEADS, WORDS, rows_of
-from .rounds import measure
+from .rounds import Results, measure
 from .servers import Server, on_core
 
 MESSAGES = 50_000
@@ -91,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     made.add_argument("--iggy", metavar="URL", help="also Apache Iggy, at iggy://USER:PASSWORD@HOST:PORT")
     made.add_argument("--kafka", metavar="HOST:PORT", help="also Apache Kafka")
+    made.add_argument("--picture", type=Path, metavar="PNG", help="draw the ratios, with matplotlib")
     return made
 
 
@@ -102,13 +104,17 @@ def main() -> None:
     except ValueError as error:
         parser().error(str(error))
     print(f"{options.rounds} rounds of {options.messages} messages; {placement()}")
+    drawn: list[tuple[int, Results]] = []
     with loads(peers) as generators:
         for size in [options.size] if options.size else SIZES:
             found = measure(generators, messages=options.messages, size=size, rounds=options.rounds)
+            drawn.append((size, found))
             for work, results in found.items():
                 print(
                     f"\n{work.title}, {size} bytes\n\n{table(HEADS, rows_of(results, peers), words=WORDS)}", flush=True
                 )
+    if options.picture:
+        draw(options.picture, drawn, peers)
 
 
 if __name__ == "__main__":

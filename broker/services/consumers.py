@@ -85,12 +85,11 @@ def _owned(topic: Topic, group: Group, member: Member, partition_id: int | None)
     return Reader(ConsumerKind.GROUP, group.id, partition, member)
 
 
-def deliver(state: State, reader: Reader, offset: int) -> None:
-    """Take note that messages up to `offset` go to a reader, which has to commit them."""
-    if reader.member is not None:
-        stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
-        if stored is None or stored < offset:
-            reader.member.polled(reader.partition.id, offset)
+def deliver(state: State, reader: Reader, member: Member, offset: int) -> None:
+    """Take note that messages up to `offset` go to a group's member, which has to commit them."""
+    stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
+    if stored is None or stored < offset:
+        member.polled(reader.partition.id, offset)
 
 
 async def commit(state: State, stream: Stream, topic: Topic, reader: Reader, offset: int) -> None:

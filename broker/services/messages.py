@@ -14,7 +14,6 @@ from ..dedup import Run, Window
 from ..session import Session
 from ..state import State
 from .consumers import Reader, commit, deliver, poller
-from .views import current_offset
 
 # What a poll may return however many answers wait to be sent.
 POLL_SIZE_MIN = 64 * 1024
@@ -128,10 +127,10 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
         is_held = reader.log_id == log_id and state.logs.holds(log_id)  # it may have been emptied or deleted meanwhile
         if is_held and command.auto_commit:
             await commit(state, stream, topic, reader, offsets[-1])
-        elif is_held:
-            deliver(state, reader, offsets[-1])
+        elif is_held and reader.member is not None:
+            deliver(state, reader, reader.member, offsets[-1])
     state.counters.polled((stream.id, topic.id), len(offsets), sum(map(len, records)))
-    return Polled(reader.partition.id, current_offset(log.bounds), len(offsets), records)
+    return Polled(reader.partition.id, max(bounds.next, offsets.stop, 1) - 1, len(offsets), records)
 
 
 def _poll_size_max(state: State, session: Session) -> int:

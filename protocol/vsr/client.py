@@ -18,7 +18,7 @@ from ..model.messages import Polled, SendMessages
 from ..model.tokens import LoginWithToken
 from ..model.users import LoggedIn, Login
 from ..payloads.fields import SHORT_TEXT, TEXT
-from ..payloads.sends import write_target
+from ..payloads.sends import target_of
 from ..reader import Reader, Writer
 from ..wire import Receiver
 from . import frames
@@ -148,9 +148,8 @@ def frame_of(command: msgspec.Struct, *, client: bytes, session: int = 0, number
 def _encode(command: msgspec.Struct) -> tuple[Buffer, Buffer]:
     """Return a request's body in two parts, the second empty but for a send."""
     if isinstance(command, SendMessages):
-        writer = Writer()
-        write_target(writer, command)
-        return writer.data, command.batch.record
+        batch = command.batch
+        return target_of(command.stream, command.topic, command.partitioning, batch.count), batch.record
     if isinstance(command, _LOGINS):
         return _write_login(command), b""
     return CODECS[type(command)].encode(command), b""
