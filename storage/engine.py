@@ -37,7 +37,8 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     """What a log holds: offsets `first` up to but not including `next`, in `size` bytes and `segments` parts.
 
     messages: how many there are; fewer than `next` - `first` where offsets were skipped after a power failure.
-    An emptied log has first == next, and `next` never goes back. A log that was never appended to has no segments.
+    An emptied log has first == next. `next` goes back only where a power failure took messages, and no offset that was
+    seen is given out twice. A log that was never appended to has no segments.
     """
 
     first: int

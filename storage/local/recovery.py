@@ -173,7 +173,8 @@ class Recovery:
             return progress.fault is not None
         if not self._power_failed or any(follower.size for follower in followers):
             return False
-        return progress.fault is not None or not found.kept.joins(progress.offset, followers[0].base)
+        # A start that noted a loss here has shown the log's end behind it, and the next offset never goes back.
+        return not found.kept.joins(progress.offset, followers[0].base)
 
     def _join(self, found: Recovered, segment: Segment, progress: _Progress, followers: list[Segment]) -> None:
         """Take note of where a verified segment ends, and of what is missing before the next one."""
@@ -272,7 +273,7 @@ class Recovery:
 
     def _report(self, found: Recovered, segment: Segment, progress: _Progress, what: str, *, resumes_at: int) -> None:
         """Warn of offsets that can't be read. After a power failure they are lost, and readers pass over them."""
-        lost = f"offsets {progress.offset} to {resumes_at - 1} are lost, valid ones follow"
+        lost = f"offsets {progress.offset} to {resumes_at - 1} are lost, the log goes on behind them"
         damage = Corrupt(segment.path, progress.position, f"{what}; {lost}")
         _logger.warning("%s", damage)
         found.damages = [*found.damages, damage]

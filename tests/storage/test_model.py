@@ -234,7 +234,8 @@ class SimLogMachine(LogMachine):
         lost = [row for row in self._model if row[0] not in found]
         assert all(base >= self._durable for base, _, _, _ in lost)
         self._model = [row for row in self._model if row[0] in found]
-        self._next = self._log.bounds.next
+        assert self._log.bounds.next >= self._durable
+        self._next = self._durable = self._log.bounds.next
 
     @rule()
     def flush(self) -> None:

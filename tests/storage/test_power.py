@@ -161,6 +161,23 @@ async def test_segment_that_a_power_failure_cut_before_an_empty_one_is_the_last(
     assert payloads_of(await log.read(2, ALL)) == [b"later"]
 
 
+@pytest.mark.parametrize("power", [False, True])
+async def test_next_offset_stays_when_a_start_from_a_power_failure_is_cut_short(machine: Machine, power: bool):
+    log = machine.start().open_log(1, LogPolicy(segment_size=1))
+    await append(log, b"lost", b"lost", b"lost")
+    machine.kill(power=True)
+    for base in range(3):
+        machine.segment(base).write_bytes(bytes(machine.segment(base).stat().st_size))
+    log = machine.start(load=False).open_log(1, WRITTEN)
+    bounds = log.bounds
+    assert (bounds.next, bounds.messages) == (2, 0)
+    machine.kill(power=power)  # before the journal was recovered: the crash is not over
+    log = machine.start().open_log(1, WRITTEN)
+    assert log.bounds == bounds
+    assert await append(log, b"later") == [2 + 2 * SKIP]
+    assert payloads_of(await log.read(0, ALL)) == [b"later"]
+
+
 async def test_trim_that_a_power_failure_undid_in_part_leaves_no_hole(machine: Machine):
     log = machine.start().open_log(1, LogPolicy(segment_size=1))
     await append(log, b"a", b"b", b"c", b"d")
