@@ -5,12 +5,15 @@
 idle        connections that have signed in and ask nothing: the broker's memory for each, and its processor time.
 slow        the latency of 8 connections that send one message of 100 bytes each, in lock-step, beside 4 that ask for
             polls of 8 MB and read none of it, and without those, in turns.
+steady      the latency of a single connection that sends one message of 100 bytes, then rests 0.2 ms, some 3000 times a
+            second; the load is a blocking socket on a core of its own, so that it adds little.
 
 The clients are pybroker's own, in this process; the broker is a process of its own. Data is in a temporary directory.
 """
 
 import argparse
 import asyncio
+import os
 import resource
 import tempfile
 import time
@@ -23,14 +26,18 @@ from msgspec import Struct
 from ..broker.app import DEFAULT_ROOT
 from ..broker.loops import loop_factory
 from ..client import BrokerError, Client
+from ..protocol.vsr.frames import HEADER_SIZE
 from . import servers
+from .floor import SENT_SIZE
 from .frames import poll_command, send_command
-from .load import Peer
+from .load import Load, Peer
 from .servers import Broker
 
 IDLE = 1000
 ROUNDS = 7
 SECONDS = 1.5
+STEADY_S = 10.0
+REST_S = 0.0002
 SENDERS = 8
 SLOW_READERS = 4
 STREAM = "crowd"
@@ -86,6 +93,23 @@ async def slow(broker: Broker, rounds: int, seconds: float) -> tuple[Latency, La
             for reader in readers:
                 reader.close()
     return _typical(quiet), _typical(beside)
+
+
+def steady(broker: Broker, seconds: float) -> tuple[float, float, float]:
+    """Return p50, p99 and p99.9 of a steady load, in seconds. Moves this process and the broker to a core each."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
+    broker.keep_on(cores[-1])
+    broker.empty(poll_size=0)
+    turn = broker.peer.turn(Load(broker.peer.frame_of(send_command(100, 1)), HEADER_SIZE + SENT_SIZE))
+    took: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < deadline:
+        turn()
+        took.append(time.perf_counter() - begun)
+        time.sleep(REST_S)
+    cuts = quantiles(took, n=1000)
+    return cuts[499], cuts[989], cuts[998]
 
 
 def _slow_reader(port: int) -> Peer:
@@ -145,10 +169,14 @@ def main() -> None:
         with servers.broker(Path(folder) / "data", settings) as broker, loop as runner:
             rested = runner.run(idle(broker, options.idle))
             quiet, beside = runner.run(slow(broker, options.rounds, options.seconds))
+            p50, p99, p999 = steady(broker, STEADY_S)
     each = f"{rested.bytes_each / 1e3:.1f} KB of memory each, {rested.cpu_percent:.1f} % of a core in all"
     print(f"{rested.count} idle connections: {each}")
     for what, latency in (("alone", quiet), (f"beside {SLOW_READERS} that do not read", beside)):
         print(f"{SENDERS} senders {what}: p50 {latency.p50 * 1e3:.2f} ms, p99 {latency.p99 * 1e3:.2f} ms")
+    print(
+        f"steady: p50 {p50 * 1e3:.2f} ms, p99 {p99 * 1e3:.2f} ms, p99.9 {p999 * 1e3:.2f} ms, {p999 / p50:.1f} times p50"
+    )
     print(f"p99 beside slow readers / alone: {beside.p99 / quiet.p99:.2f}")
 
 

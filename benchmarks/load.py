@@ -89,7 +89,7 @@ class Peer:
 
     def run(self, load: Load, *, seconds: float, replies_max: int = 0) -> Done:
         """Send a load for some time. replies_max: after how many polls to begin at offset 0 again."""
-        turn = self._turn(load, replies_max or 1)
+        turn = self.turn(load, replies_max)
         for _ in range(WARM_UP_REQUESTS):
             turn()
         for _ in range(load.ahead):
@@ -104,11 +104,11 @@ class Peer:
             self._receive(0, load.reply_size)
         return Done(requests, elapsed)
 
-    def _turn(self, load: Load, replies_max: int) -> Callable[[], None]:
-        """Return what sends one more request and receives one reply."""
+    def turn(self, load: Load, replies_max: int = 0) -> Callable[[], None]:
+        """Return what sends one more request and receives one reply. replies_max: as of `run`."""
         send, receive, reply = self._socket.sendall, self._socket.recv_into, self._reply
         frame, size, step = load.frame, load.reply_size, load.step
-        at, end, offset = len(frame) - POLL_OFFSET_FROM_END, replies_max * step, 0
+        at, end, offset = len(frame) - POLL_OFFSET_FROM_END, (replies_max or 1) * step, 0
 
         def turn() -> None:
             nonlocal offset

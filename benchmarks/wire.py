@@ -3,10 +3,10 @@
     python -m pybroker.benchmarks.wire [--rounds N] [--seconds S] [--cores apart|together|free]
         [--set IGGY_NAME=VALUE]... [--json]
 
-Eight loads: sends and polls of 1000 messages of 1000 bytes, in lock-step and with one request ahead, and of one
-message of 100 bytes, in lock-step and with 31 ahead. Every round runs each load on the broker and on the floor (see
-`floor.py`), one right after the other and in turns who is first; a ratio is the median of the rounds' ratios, which a
-noisy machine moves less than either speed. Many short rounds beat few long ones.
+Ten loads: sends and polls of 1000 messages of 1000 bytes, in lock-step and with one request ahead, of 1000 messages of
+100 bytes, and of one message of 100 bytes, in lock-step and with 31 ahead. Every round runs each load on the broker and
+on the floor (see `floor.py`), one right after the other and in turns who is first; a ratio is the median of the rounds'
+ratios, which a noisy machine moves less than either speed. Many short rounds beat few long ones.
 
 Server and load are processes of their own and share one connection. In lock-step the load waits for each answer, as
 Iggy's clients do; one request ahead, the next bytes are there when the server comes for them, and it never rests. The
@@ -22,6 +22,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,7 @@ from statistics import median
 
 from msgspec import Struct, to_builtins
 
+from ..protocol.batch import verify
 from ..protocol.vsr.frames import HEADER_SIZE
 from . import servers
 from .floor import POLLED_HEAD_SIZE, SENT_SIZE
@@ -40,6 +42,8 @@ ROUNDS = 15
 SECONDS = 0.15
 STARTS = 3
 APART, TOGETHER, FREE = "apart", "together", "free"
+SMALL, SMALL_COUNT, SMALL_SIZE = "1000 x 100 B", 1000, 100
+WALKS = 300
 RSS_MAX = 60_000_000
 START_SECONDS_MAX = 0.5
 
@@ -57,6 +61,7 @@ class Shape(Struct, frozen=True):
 SHAPES = (
     Shape("1000 x 1000 B", count=1000, payload_size=1000, ahead=0, ratio_min=1 / 2),
     Shape("1000 x 1000 B, ahead", count=1000, payload_size=1000, ahead=1, ratio_min=0),
+    Shape(SMALL, count=SMALL_COUNT, payload_size=SMALL_SIZE, ahead=0, ratio_min=0),
     Shape("1 x 100 B", count=1, payload_size=100, ahead=0, ratio_min=2 / 3),
     Shape("1 x 100 B, pipelined", count=1, payload_size=100, ahead=31, ratio_min=0),
 )
@@ -90,11 +95,14 @@ class Row(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
+    """verify_s: what it takes to verify one message of SMALL alone."""
+
     cores: str
     rows: list[Row]
     first_start: Start
     second_start: Start
     loaded_rss: int
+    verify_s: float
 
 
 Samples = dict[tuple[str, str], list[Sample]]  # by load and server
@@ -116,7 +124,18 @@ def measure(folder: Path, *, rounds: int, seconds: float, cores: str, settings: 
                 for target, load, sample in _round(shape, targets[:: -1 if number % 2 else 1], seconds, number):
                     samples.setdefault((f"{load} {shape.name}", target.name), []).append(sample)
         rows = [_row(shape, f"{load} {shape.name}", samples) for shape in SHAPES for load in ("send", "poll")]
-        return Report(cores, rows, first, second, ours.rss)
+        return Report(cores, rows, first, second, ours.rss, _verify_seconds())
+
+
+def _verify_seconds() -> float:
+    """Return how long it takes to verify a batch, for each of its messages."""
+    record = send_command(SMALL_SIZE, SMALL_COUNT).batch.record
+    took: list[float] = []
+    for _ in range(WALKS):
+        begun = time.perf_counter()
+        verify(record)
+        took.append(time.perf_counter() - begun)
+    return median(took) / SMALL_COUNT
 
 
 def _place(targets: list[Target], cores: str) -> None:
@@ -202,8 +221,12 @@ def notes(report: Report) -> str:
     first, second = report.first_start, report.second_start
     slow = "" if max(first.seconds, second.seconds) <= START_SECONDS_MAX else "  missed"
     large = "" if second.rss <= RSS_MAX else "  missed"
+    sending = next(row for row in report.rows if row.name == f"send {SMALL}").cpu_s_per_million[0]
+    verifying = report.verify_s * 1e6
     return "\n".join(
         [
+            f"{SMALL}      {sending:.2f} us of processor time to take a message, {sending / verifying:.1f} times what "
+            f"it takes to verify it alone, {verifying:.2f} us",
             f"cores             load and server {report.cores}",
             f"listening after   {first.seconds:.2f} s in an empty directory, {second.seconds:.2f} s later; "
             f"{START_SECONDS_MAX:.2f} s wanted{slow}",
