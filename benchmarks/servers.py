@@ -103,7 +103,7 @@ def broker(folder: Path, settings: Mapping[str, str] = _DEFAULTS) -> Generator[B
 @contextmanager
 def floor(folder: Path) -> Generator[Floor]:
     command = [sys.executable, "-m", "pybroker.benchmarks.floor", str(folder / "floor.log")]
-    with _ended(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE)) as process:
         assert process.stdout is not None
         target = Floor(process.pid, int(process.stdout.readline()))
         yield target
@@ -128,7 +128,7 @@ def broker_process(folder: Path, settings: Mapping[str, str] = _DEFAULTS) -> Gen
     environment |= {"IGGY_HTTP_ADDRESS": "127.0.0.1:0"}
     environment |= {"IGGY_SYSTEM_LOGGING_LEVEL": "warn"} | dict(settings)
     command = [sys.executable, "-m", "pybroker", "serve", "--with-default-root-credentials"]
-    with _ended(subprocess.Popen(command, env=environment, cwd=folder.parent)) as process:
+    with ended(subprocess.Popen(command, env=environment, cwd=folder.parent)) as process:
         yield process
 
 
@@ -143,7 +143,7 @@ def tls_settings(certificate: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Generator[subprocess.Popen[bytes]]:
+def ended(process: subprocess.Popen[bytes]) -> Generator[subprocess.Popen[bytes]]:
     """End a process on leaving, whatever happened."""
     try:
         yield process

@@ -12,10 +12,11 @@ UNSENT_SIZE_MAX = 4 * 1024 * 1024  # bytes in asyncio's buffer, before it says t
 _LARGE = 64 * 1024
 
 
-class TcpLink(asyncio.BufferedProtocol):
-    """A socket. What arrives is received where it will be read."""
+class SocketLink(asyncio.BaseProtocol):
+    """The half of a link that all sockets have alike."""
 
     in_flight_max = IN_FLIGHT_MAX
+    _transport: asyncio.Transport
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -23,14 +24,6 @@ class TcpLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=UNSENT_SIZE_MAX)
-        self._connection.made(self)
-        self._connection.begin()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._connection.space(sizehint)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._connection.filled(nbytes)
 
     def pause_writing(self) -> None:
         self._connection.pause()
@@ -40,6 +33,24 @@ class TcpLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.broken(exc)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
+class TcpLink(SocketLink, asyncio.BufferedProtocol):
+    """A socket. What arrives is received where it will be read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connection.made(self)
+        self._connection.begin()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connection.space(sizehint)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.filled(nbytes)
 
     def send(self, frames: list[Frame]) -> None:
         small: list[Buffer] = []
@@ -53,6 +64,3 @@ class TcpLink(asyncio.BufferedProtocol):
                 small.clear()
         if small:
             self._transport.write(b"".join(small))
-
-    def abort(self) -> None:
-        self._transport.abort()

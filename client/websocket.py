@@ -1,7 +1,6 @@
 """WebSocket: the same bytes as over TCP, every request a binary message. The one module that knows `websockets`."""
 
 import asyncio
-from typing import cast
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame as Part
@@ -12,23 +11,20 @@ from websockets.uri import parse_uri
 
 from .connection import Connection, Frame
 from .errors import ConnectError, ConnectionLost
-from .tcp import IN_FLIGHT_MAX, UNSENT_SIZE_MAX
+from .tcp import SocketLink
 
 _DATA = (Opcode.BINARY, Opcode.TEXT, Opcode.CONT)
 
 
-class WebSocketLink(asyncio.Protocol):
+class WebSocketLink(SocketLink, asyncio.Protocol):
     """A socket, plain or under TLS. address: "host:port", for the handshake."""
 
-    in_flight_max = IN_FLIGHT_MAX
-
     def __init__(self, connection: Connection, address: str) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._protocol = ClientProtocol(parse_uri(f"ws://{address}/"), max_size=None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=UNSENT_SIZE_MAX)
+        super().connection_made(transport)
         self._connection.made(self)
         self._protocol.send_request(self._protocol.connect())
         self._flush()
@@ -43,22 +39,10 @@ class WebSocketLink(asyncio.Protocol):
         else:
             self._flush()
 
-    def pause_writing(self) -> None:
-        self._connection.pause()
-
-    def resume_writing(self) -> None:
-        self._connection.resume()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.broken(exc)
-
     def send(self, frames: list[Frame]) -> None:
         for frame in frames:
             self._protocol.send_binary(b"".join(frame))
         self._flush()
-
-    def abort(self) -> None:
-        self._transport.abort()
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Response):

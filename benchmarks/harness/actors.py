@@ -7,6 +7,7 @@ is in its tally at any time. A request without a message in its answer counts fo
 import asyncio
 import os
 import random
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from itertools import cycle
@@ -83,17 +84,27 @@ def build(actor: Actor, params: Params) -> list[Load]:
     return loads
 
 
-class Producer:
-    def __init__(self, actor: Actor, params: Params, connection: Connection, tally: Tally) -> None:
+class Sender(ABC):
+    """Sends as often as the schedule says, so many requests at once."""
+
+    def __init__(self, params: Params, tally: Tally) -> None:
         self.tally = tally
-        self._connection = connection
-        self._loads = cycle(build(actor, params))
         self._in_flight = params.in_flight
 
     async def run(self, schedule: Schedule) -> None:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._in_flight):
                 tasks.create_task(self._send(schedule))
+
+    @abstractmethod
+    async def _send(self, schedule: Schedule) -> None: ...
+
+
+class Producer(Sender):
+    def __init__(self, actor: Actor, params: Params, connection: Connection, tally: Tally) -> None:
+        super().__init__(params, tally)
+        self._connection = connection
+        self._loads = cycle(build(actor, params))
 
     async def _send(self, schedule: Schedule) -> None:
         while (due_ns := await schedule.next()) is not None:

@@ -1,12 +1,10 @@
 """Actors on the client's Producer and Consumer: what an application gets, the client's own work included."""
 
-import asyncio
-
 from ...client import Client
 from ...client.consumer import Consumer
 from ...client.producer import Producer
 from ...protocol.batch import FRAME_HEADER_SIZE
-from .actors import payloads_of
+from .actors import Sender, payloads_of
 from .params import Params
 from .plan import TOPIC, Actor
 from .schedule import Schedule, clock_ns
@@ -34,20 +32,14 @@ def consumer_of(actor: Actor, params: Params, client: Client) -> Consumer:
     )
 
 
-class Producing:
+class Producing(Sender):
     """A request is a batch of messages, from the first that is handed over until all are delivered."""
 
     def __init__(self, params: Params, producer: Producer, tally: Tally) -> None:
-        self.tally = tally
+        super().__init__(params, tally)
         self._producer = producer
         self._payloads = payloads_of(params)
         self._size = sum(map(len, self._payloads))
-        self._in_flight = params.in_flight
-
-    async def run(self, schedule: Schedule) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(self._in_flight):
-                tasks.create_task(self._send(schedule))
 
     async def _send(self, schedule: Schedule) -> None:
         while (due_ns := await schedule.next()) is not None:

@@ -101,17 +101,10 @@ def _running(
     with (folder / log).open("wb") as output:
         inherited = {**os.environ, **(environment or {})}
         process = subprocess.Popen(command, cwd=folder, env=inherited, stdout=output, stderr=output)
-    try:
+    with servers.ended(process):
         for port in ports:
             _wait(process, port, folder / log)
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -1,14 +1,19 @@
 """What the broker tests share."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from pybroker.broker.listeners.http.listener import HttpListener
 from pybroker.broker.listeners.peers import Peers
 from pybroker.protocol.inbox import Pool
+from pybroker.storage.errors import Poisoned
 from support.broker import Broker
+from support.engines import Stage
 from support.listeners import ANSWER_SIZE, LIMITS
+from support.rest import Rest
 
 # The same examples every time: a failure in CI is one that anybody can repeat.
 settings.register_profile(
@@ -46,3 +51,30 @@ async def address(broker: Broker) -> AsyncIterator[str]:
     listener = HttpListener(broker.state, broker.dispatch, LIMITS)
     yield await listener.open("127.0.0.1", 0)
     await listener.finish(1)
+
+
+@pytest.fixture
+async def anyone(address: str) -> AsyncIterator[Rest]:
+    """Who asks the test's broker over HTTP without a credential."""
+    async with Rest(address) as rest:
+        yield rest
+
+
+@pytest.fixture
+async def root(address: str) -> AsyncIterator[Rest]:
+    """Who asks it as its root user."""
+    async with Rest(address) as rest:
+        await rest.login()
+        yield rest
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """An engine on files, whose disk waits and fails as the test says."""
+    stage = Stage("local", tmp_path)
+    yield stage
+    if stage.disk.sync_gate is not None:
+        stage.disk.sync_gate.set()
+    stage.disk.sync_fault = None
+    with suppress(Poisoned):
+        await stage.engine.close()

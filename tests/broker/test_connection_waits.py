@@ -4,8 +4,6 @@ import asyncio
 import errno
 import gc
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from pathlib import Path
 from struct import unpack_from
 from threading import Event
 
@@ -17,7 +15,6 @@ from pybroker.protocol.model.messages import PollMessages, SendMessages
 from pybroker.protocol.model.streams import GetStreams
 from pybroker.protocol.model.system import Ping
 from pybroker.protocol.primitives import PollingKind, PollingStrategy
-from pybroker.storage.errors import Poisoned
 from support.batches import make_batch, make_sized_batch
 from support.broker import BALANCED, FIRST, READER, Broker, text_option
 from support.channel import Peer
@@ -29,17 +26,6 @@ LAST = PollMessages(READER, "s", "t", 0, PollingStrategy(PollingKind.LAST), 1, F
 
 def send() -> Struct:
     return SendMessages("s", "t", BALANCED, make_batch((b"payload",)))
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    stage = Stage("local", tmp_path)
-    yield stage
-    if stage.disk.sync_gate is not None:
-        stage.disk.sync_gate.set()
-    stage.disk.sync_fault = None
-    with suppress(Poisoned):
-        await stage.engine.close()
 
 
 @pytest.fixture

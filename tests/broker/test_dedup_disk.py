@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
 from pathlib import Path
 from threading import Event
 
@@ -18,16 +17,6 @@ ON = text_option("message_deduplication", "true")
 PERSISTED = text_option("durability", "persisted")
 TURNS = 20
 TIMEOUT_S = 20
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    stage = Stage("local", tmp_path)
-    yield stage
-    if stage.disk.sync_gate is not None:
-        stage.disk.sync_gate.set()
-    stage.disk.sync_fault = None
-    await stage.engine.close()
 
 
 @pytest.fixture

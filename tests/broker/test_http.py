@@ -32,19 +32,6 @@ async def broker() -> Broker:
 
 
 @pytest.fixture
-async def anyone(address: str) -> AsyncIterator[Rest]:
-    async with Rest(address) as rest:
-        yield rest
-
-
-@pytest.fixture
-async def root(address: str) -> AsyncIterator[Rest]:
-    async with Rest(address) as rest:
-        await rest.login()
-        yield rest
-
-
-@pytest.fixture
 async def bob(address: str) -> AsyncIterator[Rest]:
     """A user without permissions."""
     async with Rest(address) as rest:

@@ -1,12 +1,10 @@
 """Event streams as members of consumer groups, beside each other and beside members of other transports."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from pybroker.broker.groups import GroupKey
 from pybroker.broker.listeners.http import eventstream
-from pybroker.broker.listeners.http.listener import HttpListener
 from pybroker.broker.sweeper import Sweeper
 from pybroker.protocol.model.groups import DeleteConsumerGroup, LeaveConsumerGroup
 from pybroker.protocol.model.offsets import GetConsumerOffset, StoreConsumerOffset
@@ -14,7 +12,7 @@ from pybroker.protocol.model.partitions import CreatePartitions
 from pybroker.protocol.primitives import Consumer, ConsumerKind
 from support.broker import GROUP, NEXT, Broker, polled_offsets
 from support.events import follow
-from support.rest import CALL_TIMEOUT_S, LIMITS, Rest
+from support.rest import CALL_TIMEOUT_S, Rest
 
 EVENTS = "/streams/s/topics/t/messages/stream"
 KEY = GroupKey(0, 0, 0)
@@ -27,15 +25,6 @@ async def broker() -> Broker:
     await broker.create_topic(PARTITIONS_COUNT)
     await broker.create_group()
     return broker
-
-
-@pytest.fixture
-async def root(broker: Broker) -> AsyncIterator[Rest]:
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    async with Rest(await listener.open("127.0.0.1", 0)) as rest:
-        await rest.login()
-        yield rest
-    await listener.finish(1)
 
 
 async def send_to_all(broker: Broker) -> None:

@@ -2,18 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pybroker.broker.listeners.http.listener import HttpListener
 from pybroker.protocol.model.messages import PollMessages
 from pybroker.protocol.model.partitions import CreatePartitions, DeletePartitions, DeleteSegments
 from pybroker.protocol.model.topics import PurgeTopic, UpdateTopic
 from pybroker.protocol.primitives import Transport
 from support.broker import TINY_SEGMENTS, Broker, text_option
 from support.events import follow
-from support.rest import LIMITS, Rest, text64
+from support.rest import Rest, text64
 
 TOPIC = "/streams/s/topics/t"
 EVENTS = f"{TOPIC}/messages/stream"
@@ -26,15 +24,6 @@ async def broker() -> Broker:
     broker = Broker(segment_size=TINY_SEGMENTS)
     await broker.create_topic(PARTITIONS_COUNT)
     return broker
-
-
-@pytest.fixture
-async def root(broker: Broker) -> AsyncIterator[Rest]:
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    async with Rest(await listener.open("127.0.0.1", 0)) as rest:
-        await rest.login()
-        yield rest
-    await listener.finish(1)
 
 
 def polls_of(broker: Broker) -> int:

@@ -1,7 +1,6 @@
 """What watches a broker over HTTP: whether it is there, and its metrics."""
 
 import errno
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from pybroker.protocol.errors import Refused
 from support.broker import Broker
 from support.engines import Stage
 from support.rest import LIMITS, Rest
-
-
-@pytest.fixture
-async def anyone(address: str) -> AsyncIterator[Rest]:
-    async with Rest(address) as rest:
-        yield rest
 
 
 async def test_health_is_for_everybody(anyone: Rest) -> None:

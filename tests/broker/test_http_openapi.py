@@ -1,6 +1,5 @@
 """The API's document: it is valid, it tells of every route, and every answer is as it says."""
 
-from collections.abc import AsyncIterator
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -9,14 +8,13 @@ import pytest
 import schemathesis
 from msgspec import Struct
 from pybroker.broker.listeners.http import own
-from pybroker.broker.listeners.http.listener import HttpListener
 from pybroker.broker.listeners.http.openapi import Json, document, name_of
 from pybroker.broker.listeners.http.routes import ROUTES
 from pybroker.protocol.primitives import ValueKind
 from pybroker.protocol.unpacked import HeaderEntry, HeaderField, pack_headers
 from schemathesis.openapi.checks import JsonSchemaError
 from support.broker import Broker
-from support.rest import LIMITS, Rest, message, new_topic, text64, to_partition
+from support.rest import Rest, message, new_topic, text64, to_partition
 
 DOCUMENT = document(ROUTES)
 OPERATIONS: dict[str, tuple[str, str, Json]] = {
@@ -127,19 +125,6 @@ async def broker() -> Broker:
     await broker.create_topic(2)
     await broker.create_group(broker.connect())
     return broker
-
-
-@pytest.fixture
-async def address(broker: Broker) -> AsyncIterator[str]:
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    yield await listener.open("127.0.0.1", 0)
-    await listener.finish(1)
-
-
-@pytest.fixture
-async def anyone(address: str) -> AsyncIterator[Rest]:
-    async with Rest(address) as rest:
-        yield rest
 
 
 async def taken(rest: Rest, step: Step) -> httpx.Response:

@@ -1,6 +1,5 @@
 """The Web UI: a folder of files below /ui, and its page for the paths that only the page knows."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,17 +31,8 @@ def broker_with(*, path: str) -> Broker:
 
 
 @pytest.fixture
-async def address(folder: Path) -> AsyncIterator[str]:
-    broker = broker_with(path=str(folder))
-    listener = HttpListener(broker.state, broker.dispatch, LIMITS)
-    yield await listener.open("127.0.0.1", 0)
-    await listener.finish(1)
-
-
-@pytest.fixture
-async def anyone(address: str) -> AsyncIterator[Rest]:
-    async with Rest(address) as rest:
-        yield rest
+def broker(folder: Path) -> Broker:
+    return broker_with(path=str(folder))
 
 
 @pytest.mark.parametrize(

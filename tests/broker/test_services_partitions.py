@@ -1,8 +1,6 @@
 """Partitions and segments: more, fewer, and the oldest data away."""
 
 import errno
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from msgspec import Struct
@@ -134,14 +132,6 @@ async def test_segments_of_an_empty_partition_can_be_deleted(broker: Broker) -> 
 async def test_offsets_go_on_after_segments_are_deleted(segmented: Broker) -> None:
     await segmented.ask(DeleteSegments("s", "t", 0, 5))
     assert (await segmented.send(b"next")).base_offset == 6
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    stage = Stage("local", tmp_path)
-    yield stage
-    stage.disk.sync_fault = None
-    await stage.engine.close()
 
 
 @pytest.mark.parametrize("fsync", [True, False])

@@ -9,7 +9,7 @@ from pybroker.broker.listeners.peers import Peers
 from pybroker.broker.listeners.websocket import WebSocketListener
 from pybroker.client import Client, ConnectError, Retry
 from support.agents import until
-from support.cancelling import ask_something, every_moment
+from support.cancelling import ask_something, every_connect, every_moment
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.server import ServerProtocol
 
@@ -121,11 +121,4 @@ async def test_a_call_cancelled_at_any_moment_leaves_its_answer_to_nobody(client
 
 
 async def test_connecting_cancelled_at_any_moment_leaves_no_connection(url: str, peers: Peers) -> None:
-    client = Client(url, timeout_s=10)
-    async for _ in every_moment(client.connect):
-        if client._open:
-            break
-        await until(lambda: len(peers) == 0)
-    await ask_something(client, 0)
-    await client.close()
-    await until(lambda: len(peers) == 0)
+    await every_connect(url, peers)

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count
 
+from pybroker.broker.listeners.peers import Peers
 from pybroker.client import Client
+
+from .agents import until
 
 STEPS_MAX = 2000
 
@@ -20,6 +23,18 @@ async def cancel_after(steps: int, work: Awaitable[object]) -> bool:
     task.cancel()
     await asyncio.wait((task,))
     return is_done
+
+
+async def every_connect(url: str, peers: Peers) -> None:
+    """Connect, cancelled one turn later each time: the server is left with no connection, and the last one works."""
+    client = Client(url, timeout_s=10)
+    async for _ in every_moment(client.connect):
+        if client._open:
+            break
+        await until(lambda: len(peers) == 0)
+    await ask_something(client, 0)
+    await client.close()
+    await until(lambda: len(peers) == 0)
 
 
 async def every_moment(work: Callable[[], Awaitable[object]]) -> AsyncGenerator[int]:
