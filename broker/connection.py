@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
 from types import coroutine
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -40,8 +40,17 @@ class Limits:
 
 
 Serving = Coroutine[Any, Any, msgspec.Struct | None]
-# A request that is being answered, and what is left to do for that.
-Begun = tuple[Request, Serving]
+NOWHERE = object()
+
+
+class Begun(NamedTuple):
+    """A request that is being answered. waits_for: what its coroutine stands at; NOWHERE if it has not begun."""
+
+    request: Request
+    serving: Serving
+    waits_for: Any
+
+
 # Puts the buffers of one answer into the frame that its transport has for messages.
 Frame = Callable[[list[Buffer]], list[Buffer]]
 
@@ -162,7 +171,7 @@ class Connection:
             log.exception("closed %s; this is a bug in pybroker", self.session.address)
         finally:
             if self._begun is not None:
-                self._begun[1].close()
+                self._begun.serving.close()
             self._channel.close()
             self.wire.close()
             self._dispatch.disconnected(self.session)
@@ -212,7 +221,7 @@ class Connection:
                 await self._write()
                 raise
             if begun is not None:
-                await self._finish(*begun)
+                await self._finish(begun)
                 continue
             if self._answers and self.wire.pause_s and not self.wire.unread:
                 await self._pause(self.wire.pause_s)
@@ -245,7 +254,7 @@ class Connection:
             if command is None:
                 self._take(self._unasked(request))
             elif type(command) not in at_once:
-                return request, self._dispatch(self.session, command)
+                return Begun(request, self._dispatch(self.session, command), NOWHERE)
             else:
                 serving = self._dispatch(self.session, command)
                 try:
@@ -255,15 +264,16 @@ class Connection:
                 except Refused as error:
                     self._take(self._refusal(request, error))
                 else:
-                    return request, cast(Serving, _rest_of(serving, waited))
+                    return Begun(request, serving, waited)
             if self._size > WRITE_SIZE:
                 return None
         self._turn = None
         return None
 
-    async def _finish(self, request: Request, serving: Serving) -> None:
+    async def _finish(self, begun: Begun) -> None:
+        request, serving, waits_for = begun
         try:
-            reply = await serving
+            reply = await (serving if waits_for is NOWHERE else _rest_of(serving, waits_for))
         except Refused as error:
             self._take(self._refusal(request, error))
             return
