@@ -191,14 +191,14 @@ def _digests(record: memoryview, size: int) -> bytes:
     return checksums.tobytes()
 
 
-def verify(record: memoryview, header: Header | None = None) -> Batch:
+def verify(record: memoryview) -> Batch:
     """Check all of a record: header, layout, every message checksum, the batch checksum. Raise BadBatch.
 
     record: exactly one record. Returns a Batch that views it.
     """
-    if header is None and (batch := _verify_one(record)):
+    if batch := _verify_one(record):
         return batch
-    header = header or read_header(record)
+    header = read_header(record)
     if header.size != len(record):
         raise BadBatch(32, f"the header says {header.size} bytes, there are {len(record)}")
     if record[_HEADER.size : HEADER_SIZE].tobytes() != _ZEROS:

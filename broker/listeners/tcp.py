@@ -7,7 +7,7 @@ from typing import TypeAlias, cast
 
 from ...protocol.batch import Buffer
 from ...protocol.primitives import Transport
-from ..connection import Connection
+from ..connection import Connection, Frame
 from .peers import AUTO, Peers
 
 BACKLOG = 1024
@@ -127,6 +127,9 @@ def _keep_alive(peer: socket.socket) -> None:
 class TcpListener:
     """The port. wire: the name of the generation to take, or AUTO for whichever a peer speaks. channel: makes one."""
 
+    transport = Transport.TCP
+    frame: Frame | None = None
+
     def __init__(self, peers: Peers, wire: str = AUTO, channel: Callable[[Connect], TcpChannel] = TcpChannel) -> None:
         self._peers = peers
         self._wire = wire
@@ -146,7 +149,7 @@ class TcpListener:
 
     def _connect(self, channel: TcpChannel, address: str) -> Connection:
         channel.set_unsent_size_max(self._peers.limits.unread_size_max)
-        return self._peers.connect(channel, Transport.TCP, address, self._wire)
+        return self._peers.connect(channel, self.transport, address, self._wire, frame=self.frame)
 
 
 def bound_address(server: asyncio.Server) -> str:

@@ -17,10 +17,9 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from ...protocol.primitives import Transport
-from ..connection import Connection
 from .frames import BadFrame, Control, FrameReader, frame_control, frame_message
 from .peers import AUTO, Peers
-from .tcp import BACKLOG, Connect, TcpChannel, bound_address
+from .tcp import Connect, TcpChannel, TcpListener
 from .tls import FLUSH_SIZE, TlsChannel
 
 log = logging.getLogger(__name__)
@@ -177,29 +176,14 @@ class SecureWebSocketChannel(WebSocketChannel, TlsChannel):
     """One over TLS. below: the context, and where encrypted bytes are received."""
 
 
-class WebSocketListener:
+class WebSocketListener(TcpListener):
     """The port. wire: the name of the generation to take, or AUTO. ssl_context: for wss, and nothing else."""
 
+    transport = Transport.WEBSOCKET
+    frame = staticmethod(frame_message)
+
     def __init__(self, peers: Peers, wire: str = AUTO, *, ssl_context: SSLContext | None = None) -> None:
-        self._peers = peers
-        self._wire = wire
-        self._channel = _channels(peers.limits.frame_size_max, ssl_context)
-        self._server: asyncio.Server | None = None
-
-    async def open(self, host: str, port: int) -> str:
-        """Listen; return the bound "host:port". Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: self._channel(self._connect), host, port, backlog=BACKLOG)
-        return bound_address(self._server)
-
-    def close(self) -> None:
-        """Take no more connections. Those there are stay."""
-        if self._server is not None:
-            self._server.close()
-
-    def _connect(self, channel: TcpChannel, address: str) -> Connection:
-        channel.set_unsent_size_max(self._peers.limits.unread_size_max)
-        return self._peers.connect(channel, Transport.WEBSOCKET, address, self._wire, frame=frame_message)
+        super().__init__(peers, wire, _channels(peers.limits.frame_size_max, ssl_context))
 
 
 def _channels(message_size_max: int, context: SSLContext | None) -> Callable[[Connect], TcpChannel]:

@@ -166,7 +166,7 @@ def messages_of(polled: Polled) -> list[Stored]:
     for record in split_records([memoryview(buffer) for buffer in polled.records]):
         header = read_header(record)
         position = BATCH_HEADER_SIZE
-        for _ in range(verify(record, header).count):
+        for _ in range(verify(record).count):
             checksum, low, high, delta, _, headers_size, size = _FRAME.unpack_from(record, position)
             start = position + FRAME_HEADER_SIZE
             payload = bytes(record[start : start + size])
