@@ -228,7 +228,7 @@ async def test_new_partitions_are_dealt_too(crew: Crew, client: Client, broker: 
     for _ in range(2):
         await crew.hire()
     await crew.send(5)
-    await crew.finish()
+    await crew.settle()  # all partitions are dealt anew, and what is not committed with them
     await client.create_partitions("s", "t", 2)
     for partition in (4, 5):
         sent = await broker.send(b"new", partition_id=partition)

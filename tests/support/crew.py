@@ -113,6 +113,12 @@ class Crew:
         await until(lambda: self.handled.keys() == self.sent)
         return self.handled.total() - len(self.sent)
 
+    async def settle(self) -> None:
+        """Wait until all is handled and committed."""
+        await self.finish()
+        (key,) = self._broker.state.groups._memberships
+        await until(lambda: not any(member.uncommitted for member in self._broker.state.groups.members(key)))
+
 
 def shares(broker: Broker) -> list[int]:
     (key,) = broker.state.groups._memberships
