@@ -89,8 +89,8 @@ class FloorConnection:
         return [_reply(0)]
 
 
-def _measure(data: memoryview) -> int:
-    return _SIZE.unpack_from(data, 48)[0] if len(data) >= HEADER_SIZE else 0
+def _measure(block: memoryview, start: int, end: int, _size_max: int) -> int:
+    return _SIZE.unpack_from(block, start + 48)[0] if end - start >= HEADER_SIZE else 0
 
 
 def _reply(size: int) -> bytes:

@@ -14,28 +14,27 @@ from .errors import WireError
 
 BLOCK_SIZE = 64 * 1024
 POOLED_SIZE_MAX = 64 * 1024 * 1024
+POOLED_COUNT_MAX = 256  # of blocks of BLOCK_SIZE, 16 MiB more
 
-# Given the bytes that have arrived of a frame, return its size, or 0 when that can't be told yet.
-# Raises WireError for bytes that start no frame.
-Measure = Callable[[memoryview], int]
+# Given a block, where in it the bytes that have arrived of a frame start and end, and how long a frame may be: return
+# the frame's size, or 0 when that can't be told yet. Raises WireError for bytes that start no frame, or a longer one.
+Measure = Callable[[memoryview, int, int, int], int]
 
 
 class Pool:
-    """Blocks that are free, by size: powers of two. At most POOLED_SIZE_MAX bytes are kept."""
+    """Blocks that are free. small: those of BLOCK_SIZE, the others by size, powers of two, POOLED_SIZE_MAX at most."""
 
     def __init__(self) -> None:
-        self._small: list[memoryview] = []
-        self._free: dict[int, list[memoryview]] = {BLOCK_SIZE: self._small}
+        self.small: list[memoryview] = []
+        self._free: dict[int, list[memoryview]] = {}
         self._size = 0
 
-    def take(self, size: int) -> memoryview:
+    def take(self, size: int = BLOCK_SIZE) -> memoryview:
         """Return all of a block of at least `size` bytes, its contents undefined."""
         if size <= BLOCK_SIZE:
-            size, free = BLOCK_SIZE, self._small
-        else:
-            size = 1 << (size - 1).bit_length()
-            free = self._free.get(size)
-        if free:
+            return self.small.pop() if self.small else memoryview(bytearray(BLOCK_SIZE))
+        size = 1 << (size - 1).bit_length()
+        if free := self._free.get(size):
             self._size -= size
             return free.pop()
         return memoryview(bytearray(size))
@@ -43,7 +42,10 @@ class Pool:
     def give(self, block: memoryview) -> None:
         """Take a block back. Nobody may look at it any more."""
         size = len(block)
-        if self._size + size <= POOLED_SIZE_MAX:
+        if size == BLOCK_SIZE:
+            if len(self.small) < POOLED_COUNT_MAX:
+                self.small.append(block)
+        elif self._size + size <= POOLED_SIZE_MAX:
             self._size += size
             self._free.setdefault(size, []).append(block)
 
@@ -51,22 +53,24 @@ class Pool:
 _NO_BLOCK = memoryview(b"")
 
 
-def _nothing_known(_data: memoryview) -> int:
+def _nothing_known(_block: memoryview, _start: int, _end: int, _size_max: int) -> int:
     return 0
 
 
 class Inbox:
     """The receiving half of one connection. `unread` counts what has arrived and was not taken as a frame yet.
 
-    measure: tells frames apart; set by the wire that reads them.
+    measure: tells frames apart; set by the wire that reads them. frame_size_max: what it allows, in bytes.
     """
 
     __slots__ = (
-        "_block", "_end", "_limit", "_need", "_pool", "_retired", "_start", "_typical", "_waiting", "measure",
+        "_block", "_end", "_limit", "_need", "_pool", "_retired", "_start", "_typical", "_waiting",
+        "frame_size_max", "measure",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool, measure: Measure = _nothing_known) -> None:
+    def __init__(self, pool: Pool, measure: Measure = _nothing_known, *, frame_size_max: int = POOLED_SIZE_MAX) -> None:
         self.measure = measure
+        self.frame_size_max = frame_size_max
         self._pool = pool
         self._block = _NO_BLOCK
         self._start = 0  # of the first unread byte
@@ -87,9 +91,13 @@ class Inbox:
         """Return what has arrived of the frame at the front, as far as it is in one block."""
         return self._block[self._start : self._end]
 
-    def space(self) -> memoryview:
+    def space(self, _hint: int = 0) -> memoryview:
         """Return where the next bytes go; never empty."""
         if self._end == self._limit:
+            if not self._limit and self._typical == BLOCK_SIZE:
+                self._block = self._pool.take()
+                self._limit = BLOCK_SIZE
+                return self._block
             if self._block and self._holds_one_frame():
                 self._set_aside()
             unread = self._end - self._start
@@ -106,7 +114,8 @@ class Inbox:
 
         Bytes may arrive between one frame and the next; the iteration has to end before another begins.
         """
-        self.reuse()
+        if self._retired or self._start == self._end:
+            self.reuse()
         for _ in range(count_max):
             if self._waiting:
                 block, frame = self._waiting.popleft()
@@ -116,27 +125,31 @@ class Inbox:
             start, end = self._start, self._end
             if start == end:
                 return
-            size = self._need or self.measure(self._block[start:end])
-            if size == 0:
+            size = self._need or self.measure(self._block, start, end, self.frame_size_max)
+            after = start + size
+            if not start < after <= end:
+                if size:
+                    self._expect(size)
                 return
-            if size > end - start:
-                self._expect(size)
-                return
-            self._start = start + size
+            self._start = after
             self._need = 0
             self._typical = size if size > BLOCK_SIZE else BLOCK_SIZE
-            yield self._block[start : start + size]
+            yield self._block[start:after]
 
-    def reuse(self) -> None:
-        """Take back the blocks of frames that are dealt with: their views must be dead."""
+    def reuse(self) -> int:
+        """Take back the blocks of frames that are dealt with: their views must be dead. Return what is left unread."""
         if self._retired:
             for block in self._retired:
                 self._pool.give(block)
             self._retired.clear()
-        if self._start == self._end and self._block:
-            self._pool.give(self._block)
-            self._block = _NO_BLOCK
-            self._start = self._end = self._limit = 0
+        if self._start == self._end:
+            if self._limit:
+                self._pool.give(self._block)
+                self._block = _NO_BLOCK
+                self._start = self._end = self._limit = 0
+            if not self._waiting:
+                return 0
+        return self.unread
 
     def close(self) -> None:
         """Give up the blocks. The views must be dead."""
@@ -158,7 +171,7 @@ class Inbox:
         """Say whether what has arrived in the block, and was not read, is a frame and nothing else."""
         if not self._need:
             with suppress(WireError):  # `frames` will raise it.
-                self._need = self.measure(self._block[self._start : self._end])
+                self._need = self.measure(self._block, self._start, self._end, self.frame_size_max)
         return 0 < self._need == self._end - self._start
 
     def _set_aside(self) -> None:

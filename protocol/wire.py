@@ -28,15 +28,22 @@ class Request(msgspec.Struct, gc=False):
 class Wire(Protocol):
     """One peer's requests in, its replies out. Replies are given in the order of the requests, one each."""
 
-    frame_size_max: int  # bytes; a longer frame is a WireError. Small until the peer has signed in
     pause_s: float  # how long the last answer may wait when nothing else does: 0 but for a peer that asks in vain
+
+    @property
+    def frame_size_max(self) -> int:
+        """How many bytes a frame may have: a longer one is a WireError. Few until the peer has signed in."""
+        ...
+
+    @frame_size_max.setter
+    def frame_size_max(self, size: int) -> None: ...
 
     @property
     def unread(self) -> int:
         """How many bytes have arrived that no request has been made of."""
         ...
 
-    def space(self, hint: int) -> memoryview:
+    def space(self, hint: int, /) -> memoryview:
         """Return where the next bytes from the peer go, at least one."""
         ...
 
@@ -59,8 +66,8 @@ class Wire(Protocol):
         """Return the bytes that say `request` failed."""
         ...
 
-    def reuse(self) -> None:
-        """Say that no request is in use: what they were received in is free for others."""
+    def reuse(self) -> int:
+        """Say that no request is in use: what they were received in is free for others. Return `unread`."""
         ...
 
     def close(self) -> None:
@@ -72,22 +79,22 @@ class Receiver:
     """The half of a wire that every one has alike: its peer's bytes, which go to an inbox. See Wire."""
 
     def __init__(self, inbox: Inbox, frame_size_max: int) -> None:
-        self.frame_size_max = frame_size_max
         self.pause_s = 0.0
+        self.space = inbox.space
+        self.filled = inbox.filled
+        self.reuse = inbox.reuse
+        self.close = inbox.close
         self._inbox = inbox
+        inbox.frame_size_max = frame_size_max
+
+    @property
+    def frame_size_max(self) -> int:
+        return self._inbox.frame_size_max
+
+    @frame_size_max.setter
+    def frame_size_max(self, size: int) -> None:
+        self._inbox.frame_size_max = size
 
     @property
     def unread(self) -> int:
         return self._inbox.unread
-
-    def space(self, hint: int) -> memoryview:
-        return self._inbox.space()
-
-    def filled(self, count: int) -> None:
-        self._inbox.filled(count)
-
-    def reuse(self) -> None:
-        self._inbox.reuse()
-
-    def close(self) -> None:
-        self._inbox.close()

@@ -5,8 +5,8 @@ A log is named by an id that is never given out twice, so what is left of a dele
 taken for a new one. `tests/storage/test_contract.py` is run against every engine.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -64,7 +64,7 @@ class Log(Protocol):
         """
         ...
 
-    async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
+    def read(self, offset: int, limit: ReadLimit) -> Coroutine[Any, Any, list[memoryview]]:
         """Return whole consecutive records, the first one covering `offset`, each buffer holding one or more.
 
         Where `offset` was skipped, the first record is the next one there is. Stops with the record that reaches

@@ -30,19 +30,15 @@ async def send(state: State, _session: Session, command: SendMessages) -> Sent:
     if topic.settings.message_deduplication:
         sent = await _send_new(state, command)
     else:
-        sent = await _send(state, stream, topic, command)
+        batch = command.batch
+        partition = topic.partition(_choose(state, stream, topic, command.partitioning))
+        batch.partition_id = partition.id
+        base_offset = await state.logs.of(partition).append(batch)
+        _stored(state, (stream.id, topic.id), partition.id, batch)
+        sent = Sent(stream.id, topic.id, partition.id, base_offset)
     if topic.settings.persisted and not state.catalog.is_durable:
         await state.catalog.sync()  # else a power failure could take the topic with the message in it
     return sent
-
-
-async def _send(state: State, stream: Stream, topic: Topic, command: SendMessages) -> Sent:
-    partition = topic.partition(_choose(state, stream, topic, command.partitioning))
-    batch = command.batch
-    batch.partition_id = partition.id
-    base_offset = await state.logs.of(partition).append(batch)
-    _stored(state, (stream.id, topic.id), partition.id, batch)
-    return Sent(stream.id, topic.id, partition.id, base_offset)
 
 
 def _stored(state: State, topic: TopicKey, partition_id: int, batch: Batch) -> None:
@@ -110,35 +106,46 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     reader = poller(state, session, stream, topic, command.consumer, command.partition_id)
     if reader is None:
         return Polled(RESYNC_PARTITION, 0, 0, [])
-    log_id, log = reader.log_id, state.logs.of(reader.partition)
+    partition = reader.partition
+    log_id, log = partition.log_id, state.logs.of(partition)
     bounds = log.bounds
-    start = max(await _start(state, command, reader, log, bounds), bounds.first)
+    strategy = command.strategy
+    if strategy.kind is PollingKind.TIMESTAMP:
+        start = await log.offset_at(strategy.value)
+    else:
+        start = _start(state, command, reader, log, bounds)
+    if start < bounds.first:
+        start = bounds.first
     records: list[Buffer] = []
-    chunks: list[memoryview] = []
     offsets = range(0)
     if command.count and start < bounds.next:
         start, chunks = await _read(log, start, ReadLimit(command.count, _poll_size_max(state, session)))
         records, offsets = select(chunks, start, command.count)
-    if size_max := _SIZES_MAX.get(session.transport):
-        records, offsets = _fitting(chunks, records, offsets, size_max)
+        if session.transport in _SIZES_MAX:
+            records, offsets = _fitting(chunks, records, offsets, _SIZES_MAX[session.transport])
     if offsets:
         if not reader.may_read:  # the disk was slow, and the group changed
             return Polled(RESYNC_PARTITION, 0, 0, [])
-        is_held = reader.log_id == log_id and state.logs.holds(log_id)  # it may have been emptied or deleted meanwhile
+        is_held = partition.log_id == log_id and state.logs.holds(log_id)  # it may have been emptied or deleted
         if is_held and command.auto_commit:
             await commit(state, stream, topic, reader, offsets[-1])
         elif is_held and reader.member is not None:
             deliver(state, reader, reader.member, offsets[-1])
-    state.counters.polled((stream.id, topic.id), len(offsets), sum(map(len, records)))
-    return Polled(reader.partition.id, max(bounds.next, offsets.stop, 1) - 1, len(offsets), records)
+    size = len(records[0]) if len(records) == 1 else sum(map(len, records))
+    state.counters.polled((stream.id, topic.id), len(offsets), size)
+    return Polled(partition.id, max(bounds.next, offsets.stop, 1) - 1, len(offsets), records)
 
 
 def _poll_size_max(state: State, session: Session) -> int:
     """Return how much a poll may return: less, the more answers wait for peers that read slowly."""
     limits = state.config.pybroker
-    room = limits.unsent_size_max - state.counters.unsent_bytes
-    size_max = _SIZES_MAX.get(session.transport, limits.poll_size_max)
-    return max(min(size_max, limits.poll_size_max, room // 4), POLL_SIZE_MIN)
+    size_max = limits.poll_size_max
+    if session.transport in _SIZES_MAX:
+        size_max = min(size_max, _SIZES_MAX[session.transport])
+    room = (limits.unsent_size_max - state.counters.unsent_bytes) // 4
+    if room < size_max:
+        size_max = room
+    return size_max if size_max > POLL_SIZE_MIN else POLL_SIZE_MIN
 
 
 def _fitting(
@@ -161,20 +168,18 @@ async def _read(log: Log, start: int, limit: ReadLimit) -> tuple[int, list[memor
             start = log.bounds.first
 
 
-async def _start(state: State, command: PollMessages, reader: Reader, log: Log, bounds: Bounds) -> int:
-    """Return the offset that a poll asks to start at; it may lie before the first that is left."""
+def _start(state: State, command: PollMessages, reader: Reader, log: Log, bounds: Bounds) -> int:
+    """Return the offset that a poll asks to start at, but for one by time; it may lie before the first that is left."""
     match command.strategy.kind:
+        case PollingKind.OFFSET:
+            return command.strategy.value
         case PollingKind.NEXT:
             stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
             return bounds.first if stored is None else stored + 1
-        case PollingKind.OFFSET:
-            return command.strategy.value
-        case PollingKind.FIRST:
-            return bounds.first
         case PollingKind.LAST:
             return log.last(command.count)
-        case PollingKind.TIMESTAMP:
-            return await log.offset_at(command.strategy.value)
+        case _:
+            return bounds.first
 
 
 def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffer], range]:
@@ -185,7 +190,10 @@ def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffe
     """
     if not chunks:
         return [], range(0)
-    start = max(start, span_of(chunks[0])[0])  # offsets may have been skipped
+    base, size, held = span_of(chunks[0])
+    if len(chunks) == 1 and size == len(chunks[0]) and base >= start and held <= count:
+        return [chunks[0]], range(base, base + held)  # most polls: one record, all of it
+    start = max(start, base)  # offsets may have been skipped
     records: list[Buffer] = []
     end = start
     for chunk in chunks:

@@ -20,17 +20,17 @@ _HEAD = Struct("<II")
 _LENGTH = Struct("<I")
 
 
-def measure(data: memoryview, size_max: int) -> int:
-    """Return the size of the frame that `data` begins, 0 when that can't be told yet. Raises WireError."""
-    if len(data) < LENGTH_SIZE:
+def measure(block: memoryview, start: int, end: int, size_max: int) -> int:
+    """Return the size of the frame whose bytes lie from `start` to `end`, 0 when they are too few. Raises WireError."""
+    if end - start < LENGTH_SIZE:
         return 0
-    size = LENGTH_SIZE + _LENGTH.unpack_from(data)[0]
+    size = LENGTH_SIZE + _LENGTH.unpack_from(block, start)[0]
     if size > size_max:
         raise WireError(0, f"a frame of at most {size_max} bytes", str(size))
     if size > HEAD_SIZE + CONTROL_BODY_SIZE_MAX:
-        if len(data) < HEAD_SIZE:
+        if end - start < HEAD_SIZE:
             return 0
-        code = code_of(data)
+        code = code_of(block[start:end])
         if code != SEND_CODE:
             raise WireError(0, f"a body of at most {CONTROL_BODY_SIZE_MAX} bytes", f"{size - HEAD_SIZE} of {code}")
     return size

@@ -74,7 +74,7 @@ class ClassicWire(Receiver):
 
     def __init__(self, inbox: Inbox, *, frame_size_max: int, random_bytes: Callable[[int], bytes]) -> None:
         super().__init__(inbox, frame_size_max)
-        inbox.measure = self._measure
+        inbox.measure = frames.measure
         self._random_bytes = random_bytes
         self._head_size = HEAD_SIZE  # of its messages: known from its first send on
         self._guess: Guess | None = Guess()  # until it is known, or has to be
@@ -120,9 +120,6 @@ class ClassicWire(Receiver):
         if self._guess is not None and (head_size := self._guess.learn(decoded)):
             self._head_size, self._guess = head_size, None
         return Request(decoded, None)
-
-    def _measure(self, data: memoryview) -> int:
-        return frames.measure(data, self.frame_size_max)
 
     def _polled(self, reply: Polled) -> list[Buffer]:
         if reply.partition_id == RESYNC_PARTITION:

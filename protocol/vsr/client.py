@@ -73,7 +73,7 @@ class VsrClient(Receiver):
 
     def __init__(self, inbox: Inbox, client: bytes, *, frame_size_max: int = FRAME_SIZE_MAX) -> None:
         super().__init__(inbox, frame_size_max)
-        inbox.measure = self._measure
+        inbox.measure = _measure
         self.session = 0
         self._client = client
         self._number = 0
@@ -84,12 +84,14 @@ class VsrClient(Receiver):
         """How many requests wait for their answers."""
         return len(self._asked)
 
-    def ask(self, command: msgspec.Struct, buffers: list[Buffer]) -> int:
+    def ask(self, command: msgspec.Struct, buffers: list[Buffer], *, number: int | None = None) -> int:
         """Append the frame that asks `command`, and return its number. A batch record is not copied.
 
+        number: the one that it was asked under before, and answered that it may be done yet; None for a new one.
         Raises ValueError or struct.error, before anything is appended, for what the layout can't hold.
         """
-        number = 0 if isinstance(command, _LOGINS) else self._number + 1
+        if number is None:
+            number = 0 if isinstance(command, _LOGINS) else self._number + 1
         frame = frame_of(command, client=self._client, session=self.session, number=number)
         if (size := sum(map(len, frame))) > self.frame_size_max:
             raise ValueError(f"a frame of {size} bytes, expected {self.frame_size_max} at most")
@@ -101,14 +103,6 @@ class VsrClient(Receiver):
     def answers(self) -> Iterator[Answer]:
         """Yield what has been answered. Raises WireError or Evicted when the server can't be followed any more."""
         return map(self._answer, self._inbox.frames(len(self._asked) + 1))
-
-    def _measure(self, data: memoryview) -> int:
-        if len(data) < frames.SIZE_END:
-            return 0
-        size: int = _SIZE.unpack_from(data)[0]
-        if not HEADER_SIZE <= size <= self.frame_size_max:
-            raise WireError(48, f"a frame of {HEADER_SIZE} to {self.frame_size_max} bytes", str(size))
-        return size
 
     def _answer(self, frame: memoryview) -> Answer:
         header = frames.read_reply(frame)
@@ -126,6 +120,15 @@ class VsrClient(Receiver):
         if isinstance(answer.reply, LoggedIn):
             self.session = answer.reply.session
         return answer
+
+
+def _measure(block: memoryview, start: int, end: int, size_max: int) -> int:
+    if end - start < frames.SIZE_END:
+        return 0
+    size: int = _SIZE.unpack_from(block, start)[0]
+    if not HEADER_SIZE <= size <= size_max:
+        raise WireError(48, f"a frame of {HEADER_SIZE} to {size_max} bytes", str(size))
+    return size
 
 
 def frame_of(command: msgspec.Struct, *, client: bytes, session: int = 0, number: int = 0) -> list[Buffer]:

@@ -65,14 +65,15 @@ class RequestHeader(msgspec.Struct, gc=False):
     code: int
 
 
-def measure(data: memoryview, size_max: int) -> int:
-    """Return the size of the frame that `data` begins, 0 when there is too little of it. Raises WireError."""
+def measure(block: memoryview, start: int, end: int, size_max: int) -> int:
+    """Return the size of the frame whose bytes lie from `start` to `end`, 0 when they are too few. Raises WireError."""
     # The first 16 bytes are a checksum that no client makes: anything there is another protocol, and waiting
     # for the rest of a header would leave that peer hanging.
-    arrived = len(data) >= SIZE_END
-    start, size = _START.unpack_from(data) if arrived else (any(data[:8]), 0)
-    if start:
-        raise WireError(0, "a vsr header, which begins with zeros", data[:8].hex(" "))
+    arrived = end - start >= SIZE_END
+    zeros, size = _START.unpack_from(block, start) if arrived else (any(block[start : min(start + 8, end)]), 0)
+    if zeros:
+        head = block[start : min(start + 8, end)]
+        raise WireError(0, "a vsr header, which begins with zeros", head.hex(" "))
     if arrived and not HEADER_SIZE <= size <= size_max:
         raise WireError(48, f"a frame of {HEADER_SIZE} to {size_max} bytes", str(size))
     return size
@@ -124,7 +125,7 @@ def body_checksum_holds(header: RequestHeader, body: memoryview) -> bool:
     return not header.checksum or header.checksum == xxh3_64_intdigest(body)
 
 
-def reply_header(asked: RequestHeader, *, size: int, session: int, commit: int, status: int = 0) -> bytes:
+def reply_header(asked: RequestHeader, size: int, session: int, commit: int, status: int = 0) -> bytes:
     """Return the header of a reply whose body has `size` bytes."""
     return _REPLY.pack(
         asked.cluster,

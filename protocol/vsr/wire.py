@@ -56,7 +56,7 @@ class VsrWire(Receiver):
     def __init__(self, vsr: session.VsrSession, inbox: Inbox, *, frame_size_max: int) -> None:
         super().__init__(inbox, frame_size_max)
         self._session = vsr
-        inbox.measure = self._measure
+        inbox.measure = frames.measure
 
     def requests(self, count_max: int) -> Iterator[Request]:
         return map(self._request, self._inbox.frames(count_max))
@@ -84,20 +84,19 @@ class VsrWire(Receiver):
         if header.operation > frames.LOGOUT and (reason := _REASONS.get(status)):
             return [_evict(header, reason)]
         if status is Status.REQUEST_ALREADY_APPLIED:
-            return [self._header(header, 0, status)]
+            vsr = self._session
+            return [frames.reply_header(header, 0, vsr.epoch, vsr.commit, status)]
         if header.operation in frames.FRAMED:
             return self._answer(header, _FAILURE.pack(1, 0, status))
         return self._answer(header, b"", status)
-
-    def _measure(self, data: memoryview) -> int:
-        return frames.measure(data, self.frame_size_max)
 
     def _request(self, frame: memoryview) -> Request:
         header = frames.read_request(frame)
         operation = header.operation
         body = frame[HEADER_SIZE:]
-        if operation > frames.LOGOUT and (status := self._stranger(header)):
-            return Request(None, header, status)
+        vsr = self._session
+        if operation > frames.LOGOUT and (header.session != vsr.epoch or header.client != vsr.client or not vsr.epoch):
+            return Request(None, header, self._stranger(header))
         if header.checksum and not frames.body_checksum_holds(header, body):
             return Request(None, header, Status.INVALID_FORMAT)
         if operation == frames.REGISTER:
@@ -112,12 +111,11 @@ class VsrWire(Receiver):
         except WireError as error:
             return Request(None, header, error.status)
 
-    def _stranger(self, header: RequestHeader) -> Status | None:
+    def _stranger(self, header: RequestHeader) -> Status:
         """Return why a replicated command is not of this session. Asked first: a stranger takes no request number."""
         vsr = self._session
-        if not vsr.epoch or header.session > vsr.epoch or header.client != vsr.client:
-            return Status.UNAUTHENTICATED
-        return Status.INVALID_SESSION if header.session < vsr.epoch else None
+        is_older = header.session < vsr.epoch and header.client == vsr.client
+        return Status.INVALID_SESSION if is_older else Status.UNAUTHENTICATED
 
     def _settled(self, header: RequestHeader) -> Request | None:
         """Return the answer of a command that came before, None for a new one."""
@@ -130,24 +128,20 @@ class VsrWire(Receiver):
                 return Request(None, header, answer=reply)
 
     def _polled(self, header: RequestHeader, reply: Polled) -> list[Buffer]:
+        vsr, records = self._session, reply.records
         head = polled_head(reply)
-        size = len(head) + sum(map(len, reply.records))
-        return [self._header(header, size) + head, *reply.records]
+        size = len(head) + (len(records[0]) if len(records) == 1 else sum(map(len, records)))
+        return [frames.reply_header(header, size, vsr.epoch, vsr.commit) + head, *records]
 
     def _answer(self, header: RequestHeader, body: Buffer, status: Status = Status.OK) -> list[Buffer]:
         """Return a whole reply, and remember it where the client may ask again."""
         vsr = self._session
-        if header.operation == frames.NON_REPLICATED:
-            return [self._header(header, len(body), status) + body]
-        vsr.commit += 1
-        answer: list[Buffer] = [self._header(header, len(body), status) + body]
+        if header.operation != frames.NON_REPLICATED:
+            vsr.commit += 1
+        answer: list[Buffer] = [frames.reply_header(header, len(body), vsr.epoch, vsr.commit, status) + body]
         if header.operation in frames.DEDUPLICATED and vsr.epoch:
             vsr.keep(header, answer)
         return answer
-
-    def _header(self, header: RequestHeader, size: int, status: Status = Status.OK) -> bytes:
-        vsr = self._session
-        return frames.reply_header(header, size=size, session=vsr.epoch, commit=vsr.commit, status=status)
 
 
 def _unknown(header: RequestHeader) -> Status:

@@ -9,9 +9,10 @@ nothing behind the checkpoint without verifying it.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -96,8 +97,8 @@ class LocalLog:
             await self._group.sync()
         return offset
 
-    async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
-        return await self._reader.read(offset, limit)
+    def read(self, offset: int, limit: ReadLimit) -> Coroutine[Any, Any, list[memoryview]]:
+        return self._reader.read(offset, limit)
 
     async def offset_at(self, timestamp_us: int) -> int:
         return await self._reader.offset_at(timestamp_us)
@@ -226,12 +227,13 @@ class LocalLog:
         group, segments, record = self._group, self._segments, batch.record
         if group.cause is not None or self._closing:
             raise Poisoned(self._folder, group.cause or ValueError("the log is closed"))
-        segment = segments.active
-        if segment is None or segment.size >= max(self.policy.segment_size, 1) or self._roll_due:
+        policy, segment = self.policy, segments.active
+        if segment is None or 0 < segment.size >= policy.segment_size or self._roll_due:
             segment = self._roll()
         offset, position = segments.next, segment.size
-        # Timestamps never go back, whatever the clock does.
-        timestamp = max(self._clock(), self._last_timestamp)
+        timestamp = self._clock()
+        if timestamp < self._last_timestamp:  # they never go back, whatever the clock does
+            timestamp = self._last_timestamp
         stamp(batch, base_offset=offset, base_timestamp_us=timestamp)
         try:
             write_whole(self._disk, segment.fd, self._codec.encode(record), position)
@@ -244,7 +246,7 @@ class LocalLog:
         size = len(record)
         self._last_timestamp = timestamp
         segments.next = segment.end = offset + batch.count
-        if not self.policy.persisted:
+        if not policy.persisted:
             segments.visible = segments.next
         segments.size += size
         segment.size = position + size

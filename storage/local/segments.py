@@ -11,20 +11,18 @@ from .segment import Segment
 class Segments:
     """Oldest first; the last one is appended to.
 
-    next: the offset that the next append gets. visible: the offset where readers end; less while what was appended
-    must not be seen before it is durable, or when the next append skips offsets. kept: what was skipped.
+    active: that one, None before the first append. next: the offset that the next append gets. visible: the offset
+    where readers end; less while what was appended must not be seen before it is durable, or when the next append
+    skips offsets. kept: what was skipped.
     """
 
     def __init__(self, segments: list[Segment], kept: Kept) -> None:
         self.all = segments
+        self.active = segments[-1] if segments else None
         self.bases = [segment.base for segment in segments]
         self.size = sum(segment.size for segment in segments)
         self.kept = kept
         self.next = self.visible = segments[-1].end if segments else 0
-
-    @property
-    def active(self) -> Segment | None:
-        return self.all[-1] if self.all else None
 
     @property
     def bounds(self) -> Bounds:
@@ -35,6 +33,7 @@ class Segments:
 
     def add(self, segment: Segment) -> None:
         self.all.append(segment)
+        self.active = segment
         self.bases.append(segment.base)
 
     def forget(self, count: int) -> list[Segment]:
@@ -42,6 +41,7 @@ class Segments:
         gone = self.all[:count]
         del self.all[:count]
         del self.bases[:count]
+        self.active = self.all[-1] if self.all else None
         self.size -= sum(segment.size for segment in gone)
         return gone
 

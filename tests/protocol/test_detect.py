@@ -133,7 +133,7 @@ def test_detector_gives_up_what_it_received() -> None:
     feed(detector, b"abc")
     assert detector.unread == 3
     detector.close()
-    assert (detector.unread, pool._size) == (0, BLOCK_SIZE)
+    assert (detector.unread, len(pool.small)) == (0, 1)
 
 
 def test_wire_that_is_not_taken_is_named() -> None:

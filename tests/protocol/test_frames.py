@@ -130,8 +130,8 @@ def test_reasons_are_those_of_the_reference() -> None:
 
 def test_size_is_known_after_52_bytes() -> None:
     header = memoryview(request_header())
-    assert [frames.measure(header[:count], 1000) for count in range(52)] == [0] * 52
-    assert [frames.measure(header[:count], 1000) for count in range(52, 257)] == [258] * 205
+    assert [frames.measure(header, 0, count, 1000) for count in range(52)] == [0] * 52
+    assert [frames.measure(header, 0, count, 1000) for count in range(52, 257)] == [258] * 205
 
 
 @pytest.mark.parametrize(
@@ -150,17 +150,17 @@ def test_size_is_known_after_52_bytes() -> None:
 def test_size_outside_the_limits_is_a_wire_error(size: int, size_max: int, good: bool) -> None:
     header = memoryview(request_header(size=size.to_bytes(4, "little")))
     if good:
-        assert frames.measure(header, size_max) == size
+        assert frames.measure(header, 0, len(header), size_max) == size
     else:
         with pytest.raises(WireError) as caught:
-            frames.measure(header, size_max)
+            frames.measure(header, 0, len(header), size_max)
         assert caught.value.offset == 48
 
 
 @pytest.mark.parametrize("start", [b"G", b"\x16\x03\x01", b"\0\0\0\0\0\0\0\x01"])
 def test_bytes_of_another_protocol_are_noticed_at_once(start: bytes) -> None:
     with pytest.raises(WireError):
-        frames.measure(memoryview(start), 1000)
+        frames.measure(memoryview(start), 0, len(start), 1000)
 
 
 def test_body_checksum_is_checked_where_there_is_one() -> None:

@@ -4,16 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybroker.protocol.errors import WireError
-from pybroker.protocol.inbox import BLOCK_SIZE, POOLED_SIZE_MAX, Inbox, Pool
+from pybroker.protocol.inbox import BLOCK_SIZE, POOLED_COUNT_MAX, POOLED_SIZE_MAX, Inbox, Pool
 
 # A frame of these tests: size u32, of the whole frame, then anything.
 SIZES = [4, 5, 300, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE + 7]
 
 
-def measure(data: memoryview) -> int:
-    if len(data) < 4:
+def measure(block: memoryview, start: int, end: int, _size_max: int) -> int:
+    if end - start < 4:
         return 0
-    size = int.from_bytes(data[:4], "little")
+    size = int.from_bytes(block[start : start + 4], "little")
     if size < 4:
         raise WireError(0, "a size of 4", str(size))
     return size
@@ -161,7 +161,7 @@ class CountingPool(Pool):
 
     taken = held = 0
 
-    def take(self, size: int) -> memoryview:
+    def take(self, size: int = BLOCK_SIZE) -> memoryview:
         self.taken += 1
         self.held += 1
         return super().take(size)
@@ -258,10 +258,19 @@ def test_pool_keeps_no_more_than_its_limit() -> None:
 
 def test_pool_makes_room_again_when_a_block_is_taken() -> None:
     pool = Pool()
-    large, small = memoryview(bytearray(POOLED_SIZE_MAX)), memoryview(bytearray(BLOCK_SIZE))
+    large, small = memoryview(bytearray(POOLED_SIZE_MAX)), memoryview(bytearray(2 * BLOCK_SIZE))
     pool.give(large)
     pool.give(small)
-    assert pool.take(BLOCK_SIZE) is not small
+    assert pool.take(2 * BLOCK_SIZE) is not small
     assert pool.take(POOLED_SIZE_MAX) is large
     pool.give(small)
-    assert pool.take(BLOCK_SIZE) is small
+    assert pool.take(2 * BLOCK_SIZE) is small
+
+
+def test_pool_keeps_no_more_small_blocks_than_its_limit() -> None:
+    pool = Pool()
+    blocks = [pool.take() for _ in range(POOLED_COUNT_MAX + 1)]
+    for block in blocks:
+        pool.give(block)
+    taken = [pool.take() for _ in blocks]
+    assert sum(any(block is kept for kept in blocks) for block in taken) == POOLED_COUNT_MAX

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pybroker.protocol.batch import span_of
 from pybroker.storage.engine import Log, LogPolicy, ReadLimit
 from pybroker.storage.local.disk import Disk
 from pybroker.storage.local.log import LocalLog
@@ -23,7 +24,7 @@ async def poll_all(log: Log, messages: int) -> AsyncIterator[list[memoryview]]:
 
 @pytest.mark.parametrize(
     ("sizes", "messages"),
-    [([400], 1), ([400], 50), ([5000], 7), ([305, 900, 305, 305], 10), ([100_000], 3)],
+    [([400], 50), ([5000], 7), ([20_000], 1), ([305, 900, 305, 305], 20), ([100_000], 3)],
 )
 async def test_polling_the_active_segment_is_one_read_a_poll(local: Stage, sizes: list[int], messages: int):
     log = local.engine.open_log(1, ONE_SEGMENT)
@@ -32,6 +33,24 @@ async def test_polling_the_active_segment_is_one_read_a_poll(local: Stage, sizes
     buffers = [len(found) async for found in poll_all(log, messages)]
     assert set(buffers) == {1}
     assert local.disk.calls["pread"] == len(buffers)
+
+
+async def test_polls_of_single_messages_share_their_reads(local: Stage):
+    log = local.engine.open_log(1, ONE_SEGMENT)
+    for _ in range(200):
+        await log.append(make_sized_batch(400))
+    found = [bytes(buffer) async for (buffer,) in poll_all(log, 1)]
+    assert local.disk.calls["pread"] <= len(found) / 8
+    (whole,) = await log.read(0, ReadLimit(200, 1 << 30))
+    assert b"".join(found) == whole
+
+
+async def test_what_is_appended_behind_a_read_is_found_by_the_next(local: Stage):
+    log = local.engine.open_log(1, ONE_SEGMENT)
+    for number in range(50):
+        await log.append(make_sized_batch(400))
+        (buffer,) = await log.read(number, ReadLimit(1, 1 << 30))
+        assert (len(buffer), span_of(buffer)) == (400, (number, 400, 1))
 
 
 async def test_polling_parts_of_large_records_is_one_read_a_poll(local: Stage):
