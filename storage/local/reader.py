@@ -21,10 +21,8 @@ from .syncer import Syncer
 
 # Places where a reader is expected next: as many readers of a partition poll without a search.
 HINTS_MAX = 64
-# A read of less costs the same.
+# A read of less costs the same. It is kept for the next poll: small messages polled one by one share their reads.
 READ_SIZE_MIN = 4096
-# What was read up to this size is kept for the next poll: one message a poll comes ten times from one read.
-RECENT_SIZE_MAX = 16 * 1024
 # The size of a record as long as none was seen since the start.
 RECORD_SIZE_GUESS = 4096
 
@@ -187,7 +185,7 @@ class Reader:
         record = segment.records_size // (segment.records or 1)
         size = min(max(guess + guess // 8, record, READ_SIZE_MIN), size_max, segment.size - position)
         data = memoryview(self._disk.pread(segment.fd, size, position))
-        self._recent = (segment, position, data) if size <= RECENT_SIZE_MAX else (None, 0, data[:0])
+        self._recent = (segment, position, data) if size <= READ_SIZE_MIN else (None, 0, data[:0])
         return data
 
     def _collect(self, place: Place, offset: int, limit: ReadLimit) -> list[memoryview]:
