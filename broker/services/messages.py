@@ -1,5 +1,7 @@
 """Sending and polling: the hot path. No wait but the log's own."""
 
+from contextlib import suppress
+
 from xxhash import xxh32_intdigest
 
 from ...protocol.batch import Batch, Buffer, cut, message_ids, span_of, without
@@ -119,7 +121,11 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     records: list[Buffer] = []
     offsets = range(0)
     if command.count and start < bounds.next:
-        start, chunks = await _read(log, start, ReadLimit(command.count, _poll_size_max(state, session)))
+        limit = ReadLimit(command.count, _poll_size_max(state, session))
+        try:
+            chunks = await log.read(start, limit)
+        except OffsetGone:
+            start, chunks = await _read_what_is_left(log, start, limit)
         records, offsets = select(chunks, start, command.count)
         if session.transport in _SIZES_MAX:
             records, offsets = _fitting(chunks, records, offsets, _SIZES_MAX[session.transport])
@@ -157,15 +163,13 @@ def _fitting(
     return records, offsets
 
 
-async def _read(log: Log, start: int, limit: ReadLimit) -> tuple[int, list[memoryview]]:
-    """Read from `start`, or from the first offset that is left when retention was faster; return where that was."""
-    while True:
-        try:
+async def _read_what_is_left(log: Log, start: int, limit: ReadLimit) -> tuple[int, list[memoryview]]:
+    """Read from the first offset that is left, where retention was faster than who reads; return where that was."""
+    while log.bounds.first > start:
+        start = log.bounds.first
+        with suppress(OffsetGone):
             return start, await log.read(start, limit)
-        except OffsetGone:
-            if log.bounds.first <= start:
-                raise
-            start = log.bounds.first
+    raise OffsetGone(f"offset {start}")
 
 
 def _start(state: State, command: PollMessages, reader: Reader, log: Log, bounds: Bounds) -> int:
