@@ -91,6 +91,9 @@ SERVICES: dict[type[Struct], Service] = {
 # A command without its service fails here, at import.
 _ROUTES = {row.request: (row.need, SERVICES[row.request]) for row in COMMANDS}
 
+# CPython 3.11 takes 0.3 us to look up an enumeration's member: where it counts, they have names of their own.
+_NOTHING = Need.NOTHING
+
 _STORAGE_STATUSES: dict[type[Exception], Status] = {
     Full: Status.CANNOT_APPEND_TO_FILE,
     Poisoned: Status.CANNOT_SAVE_MESSAGES_TO_SEGMENT,
@@ -132,7 +135,7 @@ class Dispatch:
         started = perf_counter()
         session.is_heard = True
         try:
-            if need is not Need.NOTHING:
+            if need is not _NOTHING:
                 self._admit(session, need, command)
             return await service(self._state, session, command)
         except Refused:

@@ -12,6 +12,8 @@ from ..session import Session
 from ..state import State
 from .views import current_offset
 
+_SINGLE, _GROUP = ConsumerKind.SINGLE, ConsumerKind.GROUP  # see dispatch
+
 
 class Reader(msgspec.Struct):
     """One consumer at one partition: what its offset is kept under. member: who of the group it is."""
@@ -40,7 +42,7 @@ def poller(
     Without a partition a single consumer gets the first, a group's member its own in turn. Raises Refused for what
     does not exist and for a connection that has not joined the group.
     """
-    if consumer.kind is ConsumerKind.SINGLE:
+    if consumer.kind is _SINGLE:
         return Reader(consumer.kind, consumer_id(consumer.id), topic.partition(partition_id or 0))
     group, member = _membership(state, session, stream, topic, consumer)
     if partition_id is None:
@@ -58,7 +60,7 @@ def owner(
 
     Raises Refused as `poller` does, and for a member that does not own the partition.
     """
-    if consumer.kind is ConsumerKind.SINGLE:
+    if consumer.kind is _SINGLE:
         return Reader(consumer.kind, consumer_id(consumer.id), topic.partition(partition_id or 0))
     group, member = _membership(state, session, stream, topic, consumer)
     chosen = member.current_partition() if partition_id is None else partition_id
@@ -82,7 +84,7 @@ def _owned(topic: Topic, group: Group, member: Member, partition_id: int | None)
     partition = None if partition_id is None else topic.partition(partition_id)
     if partition is None or not member.owns(partition.id):
         return None
-    return Reader(ConsumerKind.GROUP, group.id, partition, member)
+    return Reader(_GROUP, group.id, partition, member)
 
 
 def deliver(state: State, reader: Reader, member: Member, offset: int) -> None:
@@ -134,7 +136,7 @@ async def delete(state: State, session: Session, command: model.DeleteConsumerOf
 
 
 def _known_id(topic: Topic, consumer: Consumer) -> int | None:
-    if consumer.kind is ConsumerKind.SINGLE:
+    if consumer.kind is _SINGLE:
         return consumer_id(consumer.id)
     group = topic.groups.find(consumer.id)
     return group.id if group else None

@@ -24,6 +24,8 @@ QUIC_POLL_SIZE_MAX = 6_000_000
 # Over HTTP an answer becomes JSON while everybody else waits: 4 ms a megabyte. Still a page of Iggy's Web UI, 20
 # messages of what a request may hold.
 HTTP_POLL_SIZE_MAX = 32 * 1024 * 1024
+_PARTITION = PartitioningKind.PARTITION  # see dispatch
+_OFFSET, _NEXT, _LAST, _TIMESTAMP = PollingKind.OFFSET, PollingKind.NEXT, PollingKind.LAST, PollingKind.TIMESTAMP
 _SIZES_MAX = {Transport.QUIC: QUIC_POLL_SIZE_MAX, Transport.HTTP: HTTP_POLL_SIZE_MAX}
 
 
@@ -91,7 +93,7 @@ async def _look_up(
 def _choose(state: State, stream: Stream, topic: Topic, partitioning: Partitioning) -> int:
     """Return the partition of a send: as told, by the key's hash, or the topic's next one."""
     value = partitioning.value
-    if partitioning.kind is PartitioningKind.PARTITION and isinstance(value, int):
+    if partitioning.kind is _PARTITION and isinstance(value, int):
         return value
     count = len(topic.partitions)
     if count == 0:
@@ -112,7 +114,7 @@ async def poll(state: State, session: Session, command: PollMessages) -> Polled:
     log_id, log = partition.log_id, state.logs.of(partition)
     bounds = log.bounds
     strategy = command.strategy
-    if strategy.kind is PollingKind.TIMESTAMP:
+    if strategy.kind is _TIMESTAMP:
         start = await log.offset_at(strategy.value)
     else:
         start = _start(state, command, reader, log, bounds)
@@ -174,16 +176,13 @@ async def _read_what_is_left(log: Log, start: int, limit: ReadLimit) -> tuple[in
 
 def _start(state: State, command: PollMessages, reader: Reader, log: Log, bounds: Bounds) -> int:
     """Return the offset that a poll asks to start at, but for one by time; it may lie before the first that is left."""
-    match command.strategy.kind:
-        case PollingKind.OFFSET:
-            return command.strategy.value
-        case PollingKind.NEXT:
-            stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
-            return bounds.first if stored is None else stored + 1
-        case PollingKind.LAST:
-            return log.last(command.count)
-        case _:
-            return bounds.first
+    kind = command.strategy.kind
+    if kind is _OFFSET:
+        return command.strategy.value
+    if kind is _NEXT:
+        stored = state.offsets.get(reader.log_id, reader.kind, reader.id)
+        return bounds.first if stored is None else stored + 1
+    return log.last(command.count) if kind is _LAST else bounds.first
 
 
 def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffer], range]:

@@ -64,6 +64,7 @@ IDLE_POLLS_MAX = 8
 IDLE_PAUSE_S = 0.005
 # Messages are converted one by one while everybody waits: as many take 40 ms. A poll gets fewer and asks again.
 POLL_COUNT_MAX = 50_000
+_LAST = PollingKind.LAST  # CPython 3.11 takes 0.3 us for the long name
 
 
 class ClassicWire(Receiver):
@@ -141,7 +142,7 @@ class ClassicWire(Receiver):
 
 def _with_less(poll: PollMessages) -> PollMessages:
     """Bound how many messages a poll asks for. One for the last ones would begin elsewhere, and stays."""
-    is_last = poll.strategy.kind is PollingKind.LAST
+    is_last = poll.strategy.kind is _LAST
     return poll if is_last else msgspec.structs.replace(poll, count=POLL_COUNT_MAX)
 
 
