@@ -5,9 +5,11 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..protocol.inbox import Pool
 from ..storage.engine import Clock, Engine
@@ -18,7 +20,6 @@ from ..storage.local.journal import read_journal
 from ..storage.memory import MemoryJournal
 from ..storage.seal import Keys
 from . import events, passwords
-from .archive import ArchiveError, open_archive
 from .catalog import Catalog
 from .config import Config, to_toml
 from .config.schema import Tls
@@ -30,6 +31,7 @@ from .dispatch import Dispatch
 from .encryption import load_keys
 from .groups import Groups
 from .listeners.peers import Peers, Room
+from .listeners.quic_port import QuicPort
 from .listeners.tcp import TcpChannel, TcpListener
 from .listeners.tls import tls_channels
 from .listeners.websocket import WebSocketListener
@@ -65,8 +67,7 @@ class StartError(Exception):
     """The broker can't start; the message is one line for the operator."""
 
 
-@dataclass(frozen=True)
-class Root:
+class Root(Struct, frozen=True):
     """Who the root user of a new data directory is. generated: the password is shown once."""
 
     username: str
@@ -271,7 +272,7 @@ class App:
         return await self._open("websocket", listener, settings.address)
 
     async def _open_http(self, state: State, dispatch: Dispatch, room: Room) -> str:
-        from .listeners.http.listener import HttpListener  # 0.2 s, 15 MB: only for who needs it
+        from .listeners.http.listener import HttpListener  # 0.1 s and 16 MB: only for who needs it
 
         http = self._config.http
         certificate = self._certificate("http.tls", http.tls, http.address)
@@ -281,14 +282,14 @@ class App:
         return await self._open("http", listener, http.address)
 
     async def _open_quic(self, peers: Peers) -> str:
-        from .listeners.quic import QuicListener  # 0.1 s and 13 MB that only who listens for it should need
-
         quic = self._config.quic
         files = quic.certificate
         tls = Tls(enabled=True, self_signed=files.self_signed, cert_file=files.cert_file, key_file=files.key_file)
         certificate = self._certificate("quic.certificate", tls, quic.address)
         assert certificate is not None
-        return await self._open("quic", QuicListener(peers, quic, certificate), quic.address)
+        port = QuicPort(peers, quic, certificate)
+        self._closing.push_async_callback(port.finish)
+        return await self._open("quic", port, quic.address)
 
     def _certificate(self, name: str, settings: Tls, address: str) -> Certificate | None:
         """Return what a listener shows its clients, None where it has no TLS. name: the table, "tcp.tls"."""
@@ -320,6 +321,8 @@ async def _open_archive(config: Config) -> Archive | None:
     maintenance = config.data_maintenance
     if not (maintenance.messages.cleaner_enabled and maintenance.archiver.enabled):
         return None
+    from .archive import ArchiveError, open_archive
+
     try:
         return await open_archive(config)
     except ArchiveError as error:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -92,12 +93,15 @@ async def _serve(app: App) -> None:
     _on_signals(lambda: os._exit(1) if stop.is_set() else stop.set())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.reload)
     _allow_files()
+    gc.disable()  # as when this was imported: what a start makes stays
     try:
         await app.start()
     finally:
         if app.created_root and app.root.generated:  # also if the start failed later: the user exists from here on
             # Printed, not logged: secrets stay out of logs, and nobody can look this one up again.
             print(f"root user: {app.root.username}  password: {app.root.password}  (shown once)", flush=True)
+    gc.freeze()
+    gc.enable()
     log.info("pybroker %s is ready", __version__)
     await stop.wait()
     log.info("stopping")

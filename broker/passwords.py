@@ -11,10 +11,10 @@ import asyncio
 import hashlib
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from msgspec import Struct
 
 USERNAME_SIZES = (3, 50)  # in bytes, as the next
 PASSWORD_SIZES = (3, 100)
@@ -23,8 +23,7 @@ THREADS = 2
 _TOKEN_SIZE = 50
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What making or checking a hash takes: passes over so many KiB of memory."""
 
     passes: int

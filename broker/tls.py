@@ -1,7 +1,8 @@
 """What a listener with TLS shows its clients: a certificate and its key from files, or one made at the start.
 
 A new certificate goes into the context that there is, so who listens need not know. It is checked in full before: a
-context is never left with half of a pair.
+context is never left with half of a pair. Files are read at the start, so what is wrong with them stops it; one that
+has to be made is made when it is first wanted, which for QUIC is when somebody comes.
 """
 
 import ipaddress
@@ -10,6 +11,7 @@ import os
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,21 +34,28 @@ class TlsError(Exception):
 
 
 class Certificate:
-    """A listener's certificate. context: for handshakes by OpenSSL. pem: the pair, for who has a TLS of its own."""
+    """A listener's certificate. pem: the pair. context: it, for handshakes by OpenSSL."""
 
     def __init__(self, name: str, settings: Tls, host: str) -> None:
         """name: the table of the configuration, "tcp.tls". host: where clients connect. Raises TlsError."""
-        self.context = _new_context()
         self._name = name
         self._settings = settings
-        if self._no_files():
-            pem = self_signed(host)
-            what = f"made a self-signed certificate, as there is no {settings.cert_file or 'cert_file'}"
-            log.info("%s: %s; SHA-256 fingerprint %s", name, what, fingerprint(pem))
-        else:
-            pem = self._read()
-        _load(self.context, pem)
-        self.pem = pem
+        self._host = host
+        self._pem = b"" if self._no_files() else self._read()
+
+    @property
+    def pem(self) -> bytes:
+        if not self._pem:
+            self._pem = self_signed(self._host)
+            what = f"made a self-signed certificate, as there is no {self._settings.cert_file or 'cert_file'}"
+            log.info("%s: %s; SHA-256 fingerprint %s", self._name, what, fingerprint(self._pem))
+        return self._pem
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        context = _new_context()
+        _load(context, self.pem)
+        return context
 
     def reload(self) -> None:
         """Show new clients what the files hold now. Where that can't be used, log it and go on with the old."""
@@ -55,13 +64,12 @@ class Certificate:
             log.info("%s: there is no %s, the certificate stays", self._name, cert_file or "cert_file")
             return
         try:
-            pem = self._read()
+            self._pem = self._read()
         except TlsError as error:
             log.error("%s; the certificate from before stays", error)
             return
-        _load(self.context, pem)
-        self.pem = pem
-        log.info("%s: new clients see %s, SHA-256 fingerprint %s", self._name, cert_file, fingerprint(pem))
+        _load(self.context, self._pem)
+        log.info("%s: new clients see %s, SHA-256 fingerprint %s", self._name, cert_file, fingerprint(self._pem))
 
     def _no_files(self) -> bool:
         """Tell whether a certificate has to be made: half a pair is a mistake, and found when it is read."""

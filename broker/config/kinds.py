@@ -8,11 +8,11 @@ import base64
 import binascii
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Generic, TypeVar, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from ..units import (
     U64_MAX,
@@ -42,8 +42,7 @@ _LEVELS: Final = ("off", "error", "warn", "info", "debug", "trace")
 _LEVEL_DEFAULT: Final = "info"
 
 
-@dataclass(frozen=True)
-class Kind(Generic[T]):
+class Kind(msgspec.Struct, Generic[T], frozen=True):
     """How one kind of value is read and written.
 
     parse: from what TOML holds; raises ValueError that says what is expected.

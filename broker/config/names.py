@@ -4,7 +4,6 @@ Both generations of Iggy's own file must load unchanged, so every key of theirs 
 A key moves from here to the schema when code that reads it is written.
 """
 
-import difflib
 from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final
@@ -120,4 +119,6 @@ def is_configuration(variable: str) -> bool:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that `name` was most likely meant to be, or None."""
+    import difflib  # only for who misspells
+
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)

@@ -8,9 +8,10 @@ import logging
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, cast
+
+from msgspec import Struct, field
 
 from .errors import ConfigError
 from .names import (
@@ -60,8 +61,7 @@ class Entry(NamedTuple):
     given: Given
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """What one source gives. values: by path in the schema. ignored: the names known to mean nothing here."""
 
     values: dict[str, Given] = field(default_factory=dict[str, Given])
@@ -69,8 +69,7 @@ class Layer:
     notes: list[Note] = field(default_factory=list[Note])
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(Struct, frozen=True):
     """The environment, with that of a `.env` file below it and nothing that is empty.
 
     from_file: the names that only the file `path` has.

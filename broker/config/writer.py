@@ -4,13 +4,13 @@ Iggy's test harnesses learn from that file which ports an address with port 0 be
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, fields, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import tomli_w
+from msgspec.structs import asdict, replace
 
-from .schema import Config, Table, is_table, name_of
+from .schema import Config, Table, is_secret, kind_of, name_of
 
 _AS_CONFIGURED: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -26,9 +26,8 @@ def to_toml(config: Config, *, addresses: Mapping[str, str] = _AS_CONFIGURED) ->
 
 def as_table(table: Table) -> dict[str, object]:
     """Return `table` as TOML has it, nested, without its secrets."""
-    shown = [item for item in fields(table) if not item.metadata.get("secret")]
-    return {name_of(item): _raw(item, getattr(table, item.name)) for item in shown}
-
-
-def _raw(item: Field[Any], value: Any) -> object:
-    return as_table(value) if is_table(item.default) else item.metadata["kind"].write(value)
+    return {
+        name_of(name): as_table(value) if isinstance(value, Table) else kind_of(table, name).write(value)
+        for name, value in asdict(table).items()
+        if not is_secret(table, name)
+    }

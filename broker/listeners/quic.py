@@ -1,4 +1,4 @@
-"""QUIC: a UDP port, and the channel of each connection that it takes. The one module that knows aioquic.
+"""QUIC: a UDP socket, and the channel of each connection that it takes. The one module that knows aioquic.
 
 A request comes on a stream that the client opens for it, whole once the client has finished its half; the answer goes
 back on that stream and finishes it. A connection reads frames in a row and writes answers that do not say whose they
@@ -11,9 +11,9 @@ peer has made us keep, and is looked at before more is granted.
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import QuicServer
@@ -24,6 +24,7 @@ from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.retry import QuicRetryTokenHandler
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
+from msgspec import Struct
 
 from ...protocol.batch import Buffer
 from ...protocol.detect import frame_size
@@ -50,8 +51,7 @@ _LONG_HEADER = 0x80
 _ID_POSITION = 6
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What a listener tells its channels: the limits, and how long a quiet peer is left before it is pinged."""
 
     limits: Limits
@@ -260,7 +260,7 @@ class QuicChannel(QuicConnectionProtocol):
 
 
 class QuicListener:
-    """The port. A certificate that was read anew is shown to who comes after that."""
+    """Who serves the port. A certificate that was read anew is shown to who comes after that."""
 
     def __init__(self, peers: Peers, settings: Quic, certificate: Certificate) -> None:
         self._peers = peers
@@ -280,16 +280,14 @@ class QuicListener:
             ended=self._ended,
         )
         self._port: _Port | None = None
-
-    async def open(self, host: str, port: int) -> str:
-        """Listen; return the bound "host:port". Raises OSError."""
         logging.getLogger("quic").setLevel(logging.WARNING)  # aioquic would tell of every connection
         self._use_certificate()
-        transport, self._port = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Port(self._configuration, self._accept), local_addr=(host, port)
+
+    async def serve(self, port: socket.socket) -> None:
+        """Take what arrives at `port`, which is bound and does not block; it is closed with the listener."""
+        _, self._port = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Port(self._configuration, self._accept), sock=port
         )
-        host, port, *_ = transport.get_extra_info("sockname")
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def close(self) -> None:
         """Take no more connections. Those there are stay; the last one to go closes the port."""

@@ -3,15 +3,15 @@
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybroker.broker.config import Config, load, to_toml
 from pybroker.broker.config.kinds import COUNT
-from pybroker.broker.config.schema import KEYS, key, with_values
+from pybroker.broker.config.schema import KEYS, SECRET, Table, with_values
 from pybroker.broker.config.writer import as_table
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "server.toml"
@@ -87,13 +87,12 @@ def test_bound_addresses_are_put_in() -> None:
 
 
 def test_secrets_are_left_out() -> None:
-    @dataclass(frozen=True)
-    class Inner:
-        open_value: int = key(1, COUNT)
-        hidden: int = key(2, COUNT, secret=True)
+    class Inner(Table, frozen=True):
+        open_value: Annotated[int, COUNT] = 1
+        hidden: Annotated[int, COUNT, SECRET] = 2
 
-    @dataclass(frozen=True)
-    class Outer:
+    class Outer(Table, frozen=True):
         inner: Inner = Inner()
 
     assert as_table(Outer()) == {"inner": {"open_value": 1}}
+    assert repr(Outer()).endswith("Outer(inner=Inner(open_value=1))")

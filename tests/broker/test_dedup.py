@@ -1,13 +1,13 @@
 """Deduplication: which messages are stored once, for how long, and how many ids a topic remembers."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pybroker.broker import events
 from pybroker.broker.catalog import Catalog
 from pybroker.broker.config import Config

@@ -1,10 +1,10 @@
 """The REST API over a broker on the memory engine, through a real port of this process."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.config import Config, ConfigError
 from pybroker.broker.config.schema import Cors, Http
 from pybroker.broker.listeners.http import own

@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import jwt
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.catalog import User
 from pybroker.broker.config import ConfigError
 from pybroker.broker.config.schema import Jwt

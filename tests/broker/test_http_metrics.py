@@ -1,14 +1,14 @@
 """What watches a broker over HTTP: whether it is there, and its metrics."""
 
 import errno
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.config import ConfigError
 from pybroker.broker.config.schema import Http, HttpMetrics
-from pybroker.broker.listeners.http.app import METRICS_TYPE
 from pybroker.broker.listeners.http.listener import HttpListener
+from pybroker.broker.listeners.http.own import METRICS_TYPE
 from pybroker.protocol.errors import Refused
 from support.broker import Broker
 from support.engines import Stage

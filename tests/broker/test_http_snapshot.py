@@ -2,12 +2,12 @@
 
 import zipfile
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.config import Config
 from pybroker.broker.listeners.http.decode import SnapshotOf
 from pybroker.broker.listeners.http.listener import HttpListener

@@ -1,9 +1,9 @@
 """The Web UI: a folder of files below /ui, and its page for the paths that only the page knows."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.config import Config, ConfigError
 from pybroker.broker.config.schema import Http, Pybroker
 from pybroker.broker.listeners.http.listener import HttpListener

@@ -17,6 +17,7 @@ from pybroker.broker.connection import WRITE_SIZE, Limits
 from pybroker.broker.listeners import quic
 from pybroker.broker.listeners.peers import Peers
 from pybroker.broker.listeners.quic import QuicChannel, QuicListener
+from pybroker.broker.listeners.quic_port import bind
 from pybroker.broker.tls import Certificate, self_signed
 from pybroker.protocol.errors import Status
 from pybroker.protocol.inbox import Pool
@@ -71,7 +72,9 @@ def listen(filled: Broker, certificate: Certificate, opened: list[tuple[QuicList
         settings = Quic(keep_alive_interval_us=keep_alive_us)
         listener = QuicListener(peers, settings, certificate)
         opened.append((listener, peers))
-        return await listener.open("127.0.0.1", 0)
+        port = bind("127.0.0.1", 0)
+        await listener.serve(port)
+        return f"127.0.0.1:{port.getsockname()[1]}"
 
     return listen
 

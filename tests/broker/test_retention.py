@@ -4,10 +4,10 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.app import App, Root
 from pybroker.broker.config import Config
 from pybroker.broker.retention import Archive, Retention, component

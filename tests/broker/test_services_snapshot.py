@@ -7,15 +7,15 @@ import subprocess
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.config import Config
 from pybroker.broker.config.schema import Archiver, DataMaintenance, Encryption, S3Archive
 from pybroker.broker.logtail import TAIL
-from pybroker.broker.services import snapshot
+from pybroker.broker.services import snapshot, snapshot_files
 from pybroker.protocol.errors import Status
 from pybroker.protocol.model.system import GetSnapshot
 from pybroker.protocol.primitives import SnapshotCompression, SnapshotKind
@@ -151,8 +151,8 @@ async def test_names_need_not_be_utf8(broker: Broker, tmp_path: Path) -> None:
 async def test_large_directories_are_not_looked_at_to_their_end(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, folders: int, files: int, rows: list[int]
 ) -> None:
-    monkeypatch.setattr(snapshot, "FOLDERS_MAX", folders)
-    monkeypatch.setattr(snapshot, "FILES_MAX", files)
+    monkeypatch.setattr(snapshot_files, "FOLDERS_MAX", folders)
+    monkeypatch.setattr(snapshot_files, "FILES_MAX", files)
     text = (await take(broker, SnapshotKind.FILESYSTEM))["filesystem_overview.txt"].decode()
     _, _, listed = text.partition("folder\n")
     assert [int(line.split()[0]) for line in listed.splitlines()] == rows

@@ -1,8 +1,7 @@
 """Personal access tokens: create, list, delete, how many and how long. test_services_logins signs in with them."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from pybroker.broker.config import Config
 from pybroker.protocol.errors import Status
 from pybroker.protocol.model.tokens import CreateToken, DeleteToken, GetTokens, LoginWithToken, RawToken, Token

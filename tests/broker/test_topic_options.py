@@ -1,11 +1,10 @@
 """Topic options: every key in every spelling, what is refused, and how they read back."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pybroker.broker.config import Config
 from pybroker.broker.config.schema import Deduplication
 from pybroker.broker.events import TopicSettings

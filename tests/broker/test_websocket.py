@@ -9,7 +9,8 @@ from typing import TypeVar
 import pytest
 from pybroker.broker.connection import WRITE_SIZE
 from pybroker.broker.listeners.peers import Peers
-from pybroker.broker.listeners.websocket import REQUEST_SIZE_MAX, WebSocketChannel, WebSocketListener
+from pybroker.broker.listeners.upgraded import REQUEST_SIZE_MAX, WebSocketChannel
+from pybroker.broker.listeners.websocket import WebSocketListener
 from pybroker.protocol.model.messages import PollMessages
 from pybroker.protocol.model.system import Ping
 from pybroker.protocol.primitives import Transport

@@ -21,7 +21,7 @@ from pybroker.client.client import ATTEMPTS_MAX
 from pybroker.protocol.errors import Status
 from pybroker.protocol.model.streams import GetStreams
 from pybroker.protocol.model.users import LoggedIn, Login, Logout
-from pybroker.protocol.vsr.frames import Reason, eviction
+from pybroker.protocol.vsr.frames import Reason, eviction, reply_header
 from support.agents import until
 from support.scripted import Scripted, scripted
 from support.server import free_port
@@ -75,7 +75,7 @@ async def test_a_server_that_closes_during_the_sign_in_is_no_connection(script: 
 @pytest.mark.parametrize(
     ("login", "error", "said"),
     [
-        (Status.TRANSIENT_NOT_ACCEPTED, BrokerError, r"the sign-in at .* was refused: transient_not_accepted \(58\)"),
+        (Status.FEATURE_UNAVAILABLE, BrokerError, r"the sign-in at .* was refused: feature_unavailable \(5\)"),
         (LoggedIn(0, 0), ConnectError, "the answer to the sign-in makes no sense"),
     ],
 )
@@ -287,7 +287,7 @@ async def test_an_answer_that_can_not_be_read_fails_its_call_only(script: Script
     async with Client(script.url, timeout_s=10) as client:
         asking = asyncio.create_task(client.get_stats())
         dialogue, request = await script.asked()
-        dialogue.write([dialogue._wire._header(request.tag, 3) + b"\1\2\3"])
+        dialogue.write([reply_header(request.tag, 3, session=1, commit=1) + b"\1\2\3"])
         with pytest.raises(PybrokerError, match="the answer to get_stats can't be read"):
             await asking
         script.answers = True

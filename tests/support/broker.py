@@ -1,11 +1,11 @@
 """A whole broker on the memory engine, without sockets: commands in, replies or statuses out."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import msgspec
 from argon2 import PasswordHasher
+from msgspec.structs import replace
 from pybroker.broker import events
 from pybroker.broker.catalog import Catalog
 from pybroker.broker.config import Config

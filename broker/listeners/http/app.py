@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -31,7 +31,6 @@ from ...catalog import User
 from ...config.schema import Cors
 from ...connection import WRITE_SIZE
 from ...dispatch import Dispatch
-from ...metrics import Metrics
 from ...passwords import token_digest
 from ...session import Session
 from ...state import State
@@ -41,9 +40,11 @@ from .commands import Call
 from .encode import REPLIES
 from .errors import JSON, Malformed, malformed, not_found, refusal
 from .eventstream import EventStreams
-from .openapi import METRICS_TYPE, ZIP, document
 from .routes import FOLLOWED, Route, command_of, routes_with
 from .webui import web_ui
+
+if TYPE_CHECKING:
+    from ...metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Api:
         # Who is nobody yet may not make the server hold much.
         self._public_size_max = min(self._settings.max_request_size, state.config.pybroker.frame_size_max_before_login)
         self._tokens = Tokens(self._settings.jwt, state.clock)
-        self._metrics = Metrics(state)
+        self._metrics: Metrics | None = None
         self._event_streams = EventStreams(state, dispatch)
         self._routes = routes_with(self._settings.metrics)
         self._own: dict[type[msgspec.Struct], Callable[[Asked], Awaitable[Response]]] = {
@@ -96,6 +97,8 @@ class Api:
 
     @cached_property
     def _document(self) -> bytes:
+        from .openapi import document  # only for who asks
+
         return msgspec.json.encode(document(self._routes))
 
     @cached_property
@@ -199,7 +202,14 @@ class Api:
     async def _measures(self, asked: Asked) -> Response:
         if not gate.allows(self._state.catalog, asked.session.user_id, own.NEEDS[own.Metrics], None):
             raise Refused(Status.UNAUTHORIZED, "metrics need the right to read servers")
-        return Response(self._metrics.render(), media_type=METRICS_TYPE)
+        if self._metrics is None:
+            self._metrics = await asyncio.to_thread(self._load_metrics)
+        return Response(self._metrics.render(), media_type=own.METRICS_TYPE)
+
+    def _load_metrics(self) -> "Metrics":
+        from ...metrics import Metrics  # 20 ms and 1 MB that only who is asked for them should need
+
+        return Metrics(self._state)
 
     async def _refresh(self, asked: Asked) -> Response:
         """Answer a token with one that is good for longer. The old one stays good for its time, as with Iggy 0.9."""
@@ -329,7 +339,7 @@ def _download(data: bytes, now_us: int) -> Response:
     """Answer with a zip, under the name that Iggy gives it."""
     made = datetime.fromtimestamp(now_us / 1e6, UTC)
     name = f"iggy_snapshot_{made:%Y%m%d_%H%M%S}.zip"
-    return Response(data, media_type=ZIP, headers={"content-disposition": f'attachment; filename="{name}"'})
+    return Response(data, media_type=own.ZIP, headers={"content-disposition": f'attachment; filename="{name}"'})
 
 
 def _with_cors(app: ASGIApp, settings: Cors) -> ASGIApp:

@@ -24,8 +24,6 @@ from .routes import Route
 Json = dict[str, Any]
 
 TEXT = "text/plain"
-ZIP = "application/zip"
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _REF = "#/components/schemas/{name}"
 _ABOUT = """The REST API of Apache Iggy, as pybroker speaks it.
 
@@ -73,12 +71,12 @@ _OTHERS: dict[type[msgspec.Struct], tuple[str, Json]] = {
     system.Ping: (TEXT, _TEXT),
     own.Health: (TEXT, _TEXT),
     own.Ready: (TEXT, _TEXT),
-    own.Metrics: (METRICS_TYPE, _TEXT),
+    own.Metrics: (own.METRICS_TYPE, _TEXT),
     own.Docs: ("text/html", _TEXT),
     own.Follow: ("text/event-stream", _TEXT),
     own.OpenApi: (JSON, {"type": "object"}),
     own.Follow: ("text/event-stream", _TEXT),
-    system.GetSnapshot: (ZIP, {}),
+    system.GetSnapshot: (own.ZIP, {}),
 }
 
 

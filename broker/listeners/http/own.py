@@ -5,6 +5,9 @@ import msgspec
 from ....protocol.needs import Need
 from ....protocol.primitives import Consumer, Identifier
 
+ZIP = "application/zip"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 
 class Health(msgspec.Struct):
     pass
