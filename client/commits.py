@@ -30,6 +30,7 @@ _OVERTAKEN = frozenset(
         Status.CONSUMER_GROUP_MEMBER_NOT_FOUND,
         Status.CONSUMER_GROUP_ID_NOT_FOUND,
         Status.PARTITION_NOT_FOUND,
+        Status.RESOURCE_NOT_FOUND,  # Iggy's word for all of these
         Status.INVALID_OFFSET,
     }
 )
@@ -44,13 +45,10 @@ class Commits:
         self._reader = reader
         self._cursors = cursors
         self._policy = policy
+        self.in_polls = policy == "before"  # polls commit what they find
+        self.may_fall_due = policy == "each" or isinstance(policy, Every)  # before a batch is over
         self._waiting: dict[int, Cursor] = {}  # by partition, where something is handled and not committed
         self._due_at = 0.0  # loop time
-
-    @property
-    def in_polls(self) -> bool:
-        """Whether polls commit what they find."""
-        return self._policy == "before"
 
     def note_handled(self, cursor: Cursor) -> None:
         """Take note that the application is done with what it was handed of a partition."""
@@ -64,7 +62,9 @@ class Commits:
             return None
         return max(0.0, self._due_at - asyncio.get_running_loop().time())
 
-    async def commit_due(self, *, is_batch_over: bool) -> None:
+    async def commit_due(self, cursor: Cursor, *, is_batch_over: bool) -> None:
+        """Take note of what is handled, and commit what falls due by it."""
+        self.note_handled(cursor)
         if self._waiting and self._is_due(is_batch_over=is_batch_over):
             await self.commit_all()
 

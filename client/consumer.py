@@ -103,8 +103,8 @@ class Consumer:
 
         Raises BrokerError, ConnectionLost, ConnectError, Timeout; whoever asks again goes on where it was.
         """
-        self._commits.note_handled(self._fetched.cursor)
-        await self._commit_due()
+        if self._commits.may_fall_due:
+            await self._commit_due()
         while (message := self._pop()) is None:
             await self._refill()
         return message
@@ -128,27 +128,23 @@ class Consumer:
 
     async def next_batch(self) -> list[Received]:
         """Return what is left of a batch, or the next; at least one message. Raises as asking for one message does."""
-        batch = [await anext(self)]
-        while (message := self._pop()) is not None:
-            batch.append(message)
+        batch = [await anext(self), *self._fetched.messages]
+        self._fetched.messages.clear()
+        self._fetched.cursor.handed = batch[-1].offset
         return batch
 
     def _pop(self) -> Received | None:
-        """Hand out the next message that is here, None if there is none."""
-        cursor, messages = self._fetched.cursor, self._fetched.messages
-        if messages and self._is_overtaken():
-            messages.clear()
+        """Hand out the next message that is here and not another member's by now; None if there is none."""
+        fetched = self._fetched
+        messages, cursor = fetched.messages, fetched.cursor
         while messages:
             message = messages.popleft()
-            if self._commits.in_polls or message.offset > cursor.stored:  # else another member has had it
-                cursor.handed = message.offset
+            if self._commits.in_polls or not (
+                message.offset <= cursor.stored or cursor.is_lost or fetched.joins != self._reader.joins
+            ):
+                cursor.before, cursor.handed = cursor.handed, message.offset
                 return message
         return None
-
-    def _is_overtaken(self) -> bool:
-        """Whether another member may have what was fetched. What the poll committed is ours for good."""
-        fetched = self._fetched
-        return not self._commits.in_polls and (fetched.cursor.is_lost or fetched.joins != self._reader.joins)
 
     async def _refill(self) -> None:
         """Wait for a batch, and commit what falls due meanwhile. Raises StopAsyncIteration once closed."""
@@ -175,7 +171,8 @@ class Consumer:
         return self._fetching
 
     async def _commit_due(self) -> None:
-        await self._commits.commit_due(is_batch_over=not self._fetched.messages)
+        """Take note that the application came back: it is done with what it was handed."""
+        await self._commits.commit_due(self._fetched.cursor, is_batch_over=not self._fetched.messages)
 
     async def _close(self, *, is_handled: bool) -> None:
         self._is_open, self._is_closed = False, True
@@ -184,8 +181,9 @@ class Consumer:
                 self._fetching.cancel()
                 await asyncio.gather(self._fetching, return_exceptions=True)
             self._fetched.messages.clear()
-            if is_handled:
-                self._commits.note_handled(self._fetched.cursor)
+            if not is_handled:
+                self._fetched.cursor.take_back()
+            self._commits.note_handled(self._fetched.cursor)
             await self._commits.commit_all()
         finally:
             await self._reader.close()

@@ -15,7 +15,8 @@ class Cursor(msgspec.Struct, eq=False):
     """One partition as one consumer reads it. Offsets are NONE before the first.
 
     position: where the next poll starts, None while that is not known. handed: the last message that the application
-    was given. handled: the last one that it is done with. stored: the last offset that the broker is known to have.
+    was given. before: the last one that it was given before those in hand. handled: the last one that it is known to be
+    done with. stored: the last offset that the broker is known to have.
     joins: how often we had joined the group when `stored` was asked for. is_current: that was since the partition was
     assigned. is_lost: another member has the partition, or it was emptied; what was polled of it counts no more.
     """
@@ -23,6 +24,7 @@ class Cursor(msgspec.Struct, eq=False):
     partition_id: int
     position: int | None = None
     handed: int = NONE
+    before: int = NONE
     handled: int = NONE
     stored: int = NONE
     joins: int = 0
@@ -37,6 +39,10 @@ class Cursor(msgspec.Struct, eq=False):
     def begin(self, offset: int) -> None:
         """Begin with this message: whatever lies before it needs no commit."""
         self.handed = self.handled = max(self.handed, offset - 1)
+
+    def take_back(self) -> None:
+        """Let the application not be done with what it has in hand."""
+        self.handed = max(self.before, self.handled)
 
     def forget_fetched(self) -> None:
         """Poll again what was not handed out."""

@@ -5,28 +5,23 @@ order of messages holds however often a batch is sent again, and what comes in m
 """
 
 import asyncio
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import accumulate
 
 import msgspec
 
-from ..protocol.unpacked import Message
+from ..protocol.batch import FRAME_HEADER_SIZE, Batch
+from .messages import Packed, batch_of
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """Where a message is."""
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """Where a message is, or the first of `count` that follow each other."""
 
     partition: int
     offset: int
-
-
-class Entry(msgspec.Struct):
-    """A message that waits for its delivery. size: the bytes it counts for. key: which chose its partition."""
-
-    message: Message
-    size: int
-    key: bytes | None
-    delivered: asyncio.Future[Delivery]
+    count: int = 1
 
 
 class Batching(msgspec.Struct, frozen=True):
@@ -36,12 +31,51 @@ class Batching(msgspec.Struct, frozen=True):
     count_max: int
     size_max: int
 
-    def is_full(self, count: int, size: int) -> bool:
-        return count >= self.count_max or size >= self.size_max
+
+class Load:
+    """Messages that go out together.
+
+    count_left, size_left: how many messages and bytes more there is room for; less than none after one that goes alone.
+    is_urgent: it waits for no others. settled: when all are delivered or have failed.
+    """
+
+    def __init__(self, count_max: int, size_max: int) -> None:
+        self.messages: list[Packed] = []  # until they are packed
+        self.awaited: list[tuple[asyncio.Future[Delivery], int, int]] = []  # with the first one's index, and how many
+        self.count_left = count_max
+        self.size_left = size_max
+        self.is_urgent = False
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batch: Batch | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self.count_left <= 0 or self.size_left <= 0
+
+    def pack(self) -> Batch:
+        """Return the messages as a batch, always the same one; there can be no more of them."""
+        if self._batch is None:
+            self._batch = batch_of(self.messages)
+            self.messages.clear()
+        return self._batch
+
+    def deliver(self, partition: int, base_offset: int) -> None:
+        for delivered, index, count in self.awaited:
+            if not delivered.done():
+                delivered.set_result(Delivery(partition, base_offset + index, count))
+
+    def fail(self, error: Exception) -> None:
+        for delivered, _, _ in self.awaited:
+            if not delivered.done():
+                delivered.set_exception(error)
+
+    def settle(self) -> None:
+        if not self.settled.done():
+            self.settled.set_result(None)
 
 
-Deliver = Callable[[int, list[Entry]], Awaitable[None]]
-"""Settle every entry of one partition's batch. Raises nothing but CancelledError."""
+Deliver = Callable[[int, Load], Awaitable[None]]
+"""Deliver one partition's load, or fail it. Raises nothing but CancelledError."""
 
 
 class Lane:
@@ -53,71 +87,86 @@ class Lane:
         self._batching = batching
         self._turns = turns
         self._deliver = deliver
-        self._entries: deque[Entry] = deque()
-        self._sending: list[Entry] = []
-        self._size = 0
-        self._added = 0  # messages, ever
-        self._settled = 0
-        self._urgent = 0  # the messages up to this one wait for no others
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # for so many to be settled
+        self._loop = asyncio.get_running_loop()
+        self._loads: deque[Load] = deque()  # the last is being filled
+        self._sending: Load | None = None
         self._go = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._entries
+    def has_room(self, count: int, size: int) -> bool:
+        """Whether so many messages would go with others that wait here."""
+        return bool(self._loads) and count <= self._loads[-1].count_left and size <= self._loads[-1].size_left
 
-    def add(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        self._size += entry.size
-        self._added += 1
-        if self._is_full():
-            self._go.set()
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name=f"messages to partition {self.partition_id}")
+    def add(self, messages: Sequence[Packed], size: int) -> asyncio.Future[Delivery]:
+        """Take messages, which go out together: several must not be more than a batch holds. size: theirs."""
+        count = len(messages)
+        load = self._loads[-1] if self._loads else None
+        if load is None or count > load.count_left or size > load.size_left:
+            load = self._begin()
+        delivered: asyncio.Future[Delivery] = asyncio.Future(loop=self._loop)
+        load.awaited.append((delivered, len(load.messages), count))
+        load.messages += messages
+        load.count_left -= count
+        load.size_left -= size
+        if load.is_full:
+            self._complete()
+        return delivered
 
-    def flush(self) -> asyncio.Future[None]:
+    def flush(self) -> asyncio.Future[None] | None:
         """Let what is here wait for no others. The future is done once all of it is delivered or has failed."""
-        flushed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._urgent = self._added
-        self._waiting.append((self._added, flushed))
+        last = self._loads[-1] if self._loads else self._sending
+        if last is None:
+            return None
+        last.is_urgent = True
         self._go.set()
-        self._tell()
-        return flushed
+        return last.settled
 
     async def abandon(self, error: Exception) -> None:
         """Fail what is here, and end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        fail(self._sending, error)
-        fail(self._entries, error)
-        self._entries.clear()
-        self._settled = self._added
-        self._tell()
+        for load in (self._sending, *self._loads):
+            if load is not None:
+                load.fail(error)
+                load.settle()
+        self._loads.clear()
+
+    def _begin(self) -> Load:
+        """Begin another batch; the one before it is complete."""
+        load = Load(self._batching.count_max, self._batching.size_max)
+        self._loads.append(load)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name=f"messages to partition {self.partition_id}")
+        else:
+            self._complete()
+        return load
+
+    def _complete(self) -> None:
+        self._go.set()
+        self._pack_next()
+
+    def _pack_next(self) -> None:
+        """Pack the batch that goes next, while another is on its way. Of those behind it nothing is copied yet."""
+        if self._loads and self._is_complete():
+            self._loads[0].pack()
 
     async def _run(self) -> None:
         try:
-            while self._entries:
+            while self._loads:
                 await self._linger()
                 async with self._turns:
-                    self._sending = self._take()
+                    self._sending = self._loads.popleft()
+                    self._loop.call_soon(self._pack_next)
                     await self._deliver(self.partition_id, self._sending)
-                self._settled += len(self._sending)
-                self._sending = []
-                self._tell()
+                self._sending.settle()
+                self._sending = None
         finally:
             self._task = None
 
-    def _tell(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._settled:
-            _, flushed = self._waiting.popleft()
-            if not flushed.done():
-                flushed.set_result(None)
-
     async def _linger(self) -> None:
         """Wait for more messages, if that may be."""
-        if self._is_full() or self._urgent > self._settled or not self._batching.linger_s:
+        if self._loads[0].is_urgent or self._is_complete() or not self._batching.linger_s:
             return
         self._go.clear()
         timer = asyncio.get_running_loop().call_later(self._batching.linger_s, self._go.set)
@@ -126,23 +175,18 @@ class Lane:
         finally:
             timer.cancel()
 
-    def _is_full(self) -> bool:
-        return self._batching.is_full(len(self._entries), self._size)
-
-    def _take(self) -> list[Entry]:
-        """Take the next batch: at least one message, and no more than its limits allow."""
-        taken: list[Entry] = []
-        size = 0
-        while self._entries and len(taken) < self._batching.count_max:
-            size += self._entries[0].size
-            if taken and size > self._batching.size_max:
-                break
-            taken.append(self._entries.popleft())
-        self._size -= sum(entry.size for entry in taken)
-        return taken
+    def _is_complete(self) -> bool:
+        """Whether the first batch gets no more messages."""
+        return len(self._loads) > 1 or self._loads[0].is_full
 
 
-def fail(entries: Iterable[Entry], error: Exception) -> None:
-    for entry in entries:
-        if not entry.delivered.done():
-            entry.delivered.set_exception(error)
+def cut(messages: Sequence[Packed], *, count_max: int, size_max: int) -> Iterator[tuple[Sequence[Packed], int]]:
+    """Yield messages, in order, as batches take them, and their sizes; what is larger than `size_max` goes alone."""
+    sizes = [FRAME_HEADER_SIZE + len(message) for message in messages]
+    ends = list(accumulate(sizes, initial=0))
+    start = 0
+    while start < len(messages):
+        end = bisect_right(ends, ends[start] + size_max) - 1
+        end = max(start + 1, min(end, start + count_max))
+        yield messages[start:end], ends[end] - ends[start]
+        start = end

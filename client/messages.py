@@ -2,23 +2,24 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Literal
 
 import msgspec
 
-from ..protocol.batch import BadBatch, Batch, Buffer, stamp
+from ..protocol.batch import PAYLOAD_SIZE_MAX, BadBatch, Batch, Buffer, stamp
 from ..protocol.primitives import PollingKind, PollingStrategy, ValueKind
 from ..protocol.unpacked import (
-    HeaderEntry,
+    FRESH_SIZE,
     HeaderField,
-    StoredMessage,
     check_sizes,
-    pack,
-    pack_headers,
-    unpack,
-    unpack_headers,
+    pack_checked,
+    pack_key,
+    pack_value,
+    unpack_fields,
+    unpack_frames,
 )
 from ..protocol.unpacked import Message as PackedMessage
 from .errors import InvalidRequest, PybrokerError
@@ -28,9 +29,9 @@ HeaderValue = str | int | float | bool | bytes
 _F32 = Struct("<f")
 _F64 = Struct("<d")
 ID_SIZE = 16
+KEYS_KEPT = 1024  # headers' keys, packed
 _UNSIGNED = ((1, ValueKind.U8), (2, ValueKind.U16), (4, ValueKind.U32), (8, ValueKind.U64), (16, ValueKind.U128))
 _SIGNED = ((1, ValueKind.I8), (2, ValueKind.I16), (4, ValueKind.I32), (8, ValueKind.I64), (16, ValueKind.I128))
-_SIGNED_KINDS = frozenset(kind for _, kind in _SIGNED)
 _STRING = ValueKind.STRING
 
 
@@ -40,6 +41,10 @@ class Message(msgspec.Struct):
     payload: bytes | str
     id: int | None = None
     headers: Mapping[str, HeaderValue] | None = None
+
+
+Packed = PackedMessage | bytes
+"""A message as a batch takes it: bytes are a payload that has no headers and no id yet."""
 
 
 class Received(msgspec.Struct, gc=False):
@@ -64,8 +69,8 @@ class Received(msgspec.Struct, gc=False):
     @property
     def headers(self) -> dict[str, HeaderValue]:
         """Return the headers; none of them where they are not in the usual form, as encrypted ones."""
-        entries = unpack_headers(self.headers_raw) or []
-        return {str(_value_of(entry.key)): _value_of(entry.value) for entry in entries}
+        fields = unpack_fields(self.headers_raw) or []
+        return {str(_value_of(key)): _value_of(value) for key, value in zip(fields[::2], fields[1::2], strict=True)}
 
 
 class PolledMessages(msgspec.Struct):
@@ -108,34 +113,40 @@ def strategy_of(start: Start) -> PollingStrategy:
 
 def pack_messages(messages: Sequence[Message | bytes | str]) -> Batch:
     """Return the batch record that holds the messages, in order. Raises InvalidRequest."""
+    return batch_of(pack_each(messages))
+
+
+def pack_each(messages: Iterable[Message | bytes | str]) -> list[Packed]:
+    """Return messages as batches take them. Raises InvalidRequest."""
     if isinstance(messages, bytes | str):
         raise InvalidRequest("expected a list of messages, got one")
-    fresh = os.urandom(ID_SIZE * len(messages))
-    starts = range(0, len(fresh), ID_SIZE)
-    return batch_of(
-        [pack_message(each, fresh[start : start + ID_SIZE]) for each, start in zip(messages, starts, strict=True)]
-    )
+    return [pack_message(message) for message in messages]
 
 
-def pack_message(message: Message | bytes | str, fresh_id: bytes) -> PackedMessage:
-    """Return a message as a batch takes it. fresh_id: 16 bytes, for one without an id. Raises InvalidRequest."""
-    ident, headers = fresh_id, b""
+def pack_message(message: Message | bytes | str) -> Packed:
+    """Return a message as a batch takes it. Raises InvalidRequest."""
+    if isinstance(message, str):
+        message = message.encode()
+    if isinstance(message, bytes) and 0 < len(message) <= PAYLOAD_SIZE_MAX:
+        return message
+    return _pack_whole(message if isinstance(message, Message) else Message(message))
+
+
+def _pack_whole(message: Message) -> Packed:
+    payload = message.payload.encode() if isinstance(message.payload, str) else message.payload
+    ident = b"" if message.id is None else _ident(message.id)
     try:
-        if isinstance(message, Message):
-            ident = fresh_id if message.id is None else _ident(message.id)
-            headers = _pack_headers(message.headers) if message.headers else b""
-            message = message.payload
-        packed = PackedMessage(ident, message.encode() if isinstance(message, str) else message, headers)
+        packed = PackedMessage(ident, payload, _pack_headers(message.headers) if message.headers else b"")
         check_sizes(packed)
     except BadBatch as error:
         raise InvalidRequest(f"message: {error.what}") from None
     return packed
 
 
-def batch_of(messages: Sequence[PackedMessage]) -> Batch:
-    """Return the batch record that holds the messages, in order. Raises InvalidRequest."""
+def batch_of(messages: Sequence[Packed]) -> Batch:
+    """Return the batch record that holds the messages, in order; those without an id have a new one each."""
     try:
-        batch = pack(messages, time.time_ns() // 1000)
+        batch = pack_checked(messages, time.time_ns() // 1000, os.urandom(FRESH_SIZE))
     except BadBatch as error:
         raise InvalidRequest(f"message: {error.what}") from None
     stamp(batch, base_offset=0, base_timestamp_us=0)
@@ -144,22 +155,17 @@ def batch_of(messages: Sequence[PackedMessage]) -> Batch:
 
 def unpack_messages(records: Sequence[Buffer], partition: int) -> list[Received]:
     """Return the messages in records. Raises PybrokerError where they can't be read."""
+    found: list[Received] = []
     try:
-        return [_received(message, partition) for message in unpack(records)]
+        for header, frames in unpack_frames(records):
+            base, time_us, origin_us = header.base_offset, header.base_timestamp_us, header.origin_timestamp_us
+            found += [
+                Received(payload, base + offset, partition, time_us, origin_us + delta_us, ident, headers)
+                for _, ident, offset, delta_us, payload, headers in frames
+            ]
     except BadBatch as error:
         raise PybrokerError(f"the server sent messages that can't be read: {error}") from None
-
-
-def _received(message: StoredMessage, partition: int) -> Received:
-    return Received(
-        message.payload,
-        message.offset,
-        partition,
-        message.timestamp_us,
-        message.origin_timestamp_us,
-        message.ident,
-        message.user_headers,
-    )
+    return found
 
 
 def _ident(number: int) -> bytes:
@@ -169,9 +175,12 @@ def _ident(number: int) -> bytes:
 
 
 def _pack_headers(headers: Mapping[str, HeaderValue]) -> bytes:
-    return pack_headers(
-        [HeaderEntry(HeaderField(_STRING, key.encode()), _field_of(value)) for key, value in headers.items()]
-    )
+    return b"".join([_pack_key(key) + pack_value(_field_of(value)) for key, value in headers.items()])
+
+
+@lru_cache(KEYS_KEPT)
+def _pack_key(key: str) -> bytes:
+    return pack_key(HeaderField(_STRING, key.encode()))
 
 
 def _field_of(value: HeaderValue) -> HeaderField:
@@ -204,15 +213,35 @@ def _integer(value: int) -> HeaderField:
 
 
 def _value_of(field: HeaderField) -> HeaderValue:
-    match field.kind:
-        case ValueKind.RAW:
-            return field.value
-        case ValueKind.STRING:
-            return field.value.decode(errors="replace")
-        case ValueKind.BOOL:
-            return field.value != b"\0"
-        case ValueKind.F32 | ValueKind.F64:
-            layout = _F32 if field.kind is ValueKind.F32 else _F64
-            return layout.unpack(field.value)[0] if len(field.value) == layout.size else field.value
-        case _:
-            return int.from_bytes(field.value, "little", signed=field.kind in _SIGNED_KINDS)
+    return _READERS[field.kind](field.value)
+
+
+def _float_reader(layout: Struct) -> Callable[[bytes], HeaderValue]:
+    return lambda data: layout.unpack(data)[0] if len(data) == layout.size else data
+
+
+def _read_unsigned(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+def _read_signed(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _read_text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _read_flag(data: bytes) -> bool:
+    return data != b"\0"
+
+
+_READERS: dict[ValueKind, Callable[[bytes], HeaderValue]] = {
+    ValueKind.RAW: bytes,
+    ValueKind.STRING: _read_text,
+    ValueKind.BOOL: _read_flag,
+    ValueKind.F32: _float_reader(_F32),
+    ValueKind.F64: _float_reader(_F64),
+    **{kind: _read_unsigned for _, kind in _UNSIGNED},
+    **{kind: _read_signed for _, kind in _SIGNED},
+}

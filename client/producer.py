@@ -8,9 +8,8 @@ it went before. `lanes` holds the rule about order.
 
 import asyncio
 import math
-import os
 import random
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from types import TracebackType
 
@@ -22,13 +21,15 @@ from ..protocol.model.messages import SendMessages, Sent
 from ..protocol.primitives import Identifier, Partitioning, PartitioningKind
 from .commands import Commands
 from .errors import BrokerError, Closed, ConnectError, ConnectionLost, InvalidRequest, PybrokerError, Timeout
-from .lanes import Batching, Delivery, Entry, Lane, fail
-from .messages import Message, batch_of, pack_message
+from .lanes import Batching, Delivery, Lane, Load, cut
+from .messages import Message, pack_each, pack_message
 from .room import Room
 
 # How long the number of a topic's partitions is believed.
 PARTITIONS_AGE_MAX_S = 10.0
 KEY_SIZE_MAX = 255
+# A partition is not there: as pybroker says it, and as Iggy does.
+_GONE = (Status.PARTITION_NOT_FOUND, Status.RESOURCE_NOT_FOUND)
 
 
 class Producer:
@@ -69,17 +70,15 @@ class Producer:
         self._partition = partition
         self._batching = Batching(linger_ms / 1000, batch_size, batch_bytes)
         self._turns = asyncio.Semaphore(in_flight)
+        self._buffer_bytes = buffer_bytes
         self._room = Room(buffer_bytes)
         self._retries = retries
         self._create = partitions if create else None
         self._lanes: dict[int, Lane] = {}
         self._filling: Lane | None = None
-        self._filled = (0, 0)  # messages and bytes that went to it in turn
-        self._partitions_count = 0
+        self._partitions_count = 1
         self._partitions_until = 0.0  # loop time
         self._turn = 0
-        self._id_prefix = os.urandom(8)
-        self._ids = 0
         self._is_open = False
 
     @property
@@ -102,7 +101,7 @@ class Producer:
             await _make_topic(self._client, self._stream, self._topic, self._create)
         if self._partition is None:
             await self._count_partitions()
-            self._turn = random.randrange(self._partitions_count or 1)
+            self._turn = random.randrange(self._partitions_count)
         self._is_open = True
 
     async def send(self, message: Message | bytes | str, key: bytes | str | None = None) -> Delivery:
@@ -119,21 +118,42 @@ class Producer:
 
         Raises InvalidRequest for a message that no broker would take, Closed.
         """
+        packed = pack_message(message)
+        size = FRAME_HEADER_SIZE + len(packed)
+        chooser = None if key is None else self._checked(key)
+        if not self._is_open or not self._room.try_take(size):
+            await self._wait_for_room(size)
+        return self._lane_of(chooser, 1, size).add((packed,), size)
+
+    async def send_many(
+        self, messages: Iterable[Message | bytes | str], key: bytes | str | None = None
+    ) -> list[Delivery]:
+        """Send messages, all with the same key or without, and wait for their delivery. Raises as `send` does."""
+        return await (await self.enqueue_many(messages, key))
+
+    async def enqueue_many(
+        self, messages: Iterable[Message | bytes | str], key: bytes | str | None = None
+    ) -> asyncio.Future[list[Delivery]]:
+        """Take messages, as there is room for them, for much less than one by one.
+
+        The future is where they are, in their order: a Delivery says so of as many as went out together. It fails with
+        the first that fails; the others may be delivered. Raises InvalidRequest when no broker would take one of them,
+        and takes none then; Closed, when some may be taken.
+        """
         self._check_open()
-        entry = self._entry(message, key)
-        await self._room.take(entry.size)
-        try:
-            self._check_open()
-            lane = self._lane_of(entry)
-        except PybrokerError:
-            self._room.give_back(entry.size)
-            raise
-        lane.add(entry)
-        return entry.delivered
+        packed = pack_each(messages)
+        chooser = None if key is None else self._checked(key)
+        size_max = min(self._batching.size_max, self._buffer_bytes)
+        delivered: list[asyncio.Future[Delivery]] = []
+        for run, size in cut(packed, count_max=self._batching.count_max, size_max=size_max):
+            if not self._room.try_take(size):
+                await self._wait_for_room(size)
+            delivered.append(self._lane_of(chooser, len(run), size).add(run, size))
+        return asyncio.gather(*delivered)
 
     async def flush(self) -> None:
         """Wait until what was taken so far is delivered or has failed; none of it waits for more messages."""
-        flushed = [lane.flush() for lane in self._lanes.values()]
+        flushed = [settled for lane in self._lanes.values() if (settled := lane.flush())]
         if flushed:
             await asyncio.wait(flushed)
 
@@ -147,16 +167,19 @@ class Producer:
         finally:
             await asyncio.gather(*(lane.abandon(error) for lane in self._lanes.values()))
 
+    async def _wait_for_room(self, size: int) -> None:
+        """Take room when there is some. Raises Closed."""
+        self._check_open()
+        await self._room.take(size)
+        try:
+            self._check_open()
+        except Closed:
+            self._room.give_back(size)
+            raise
+
     def _check_open(self) -> None:
         if not self._is_open:
             raise Closed("the producer is not open: use `async with`, or open() first")
-
-    def _entry(self, message: Message | bytes | str, key: bytes | str | None) -> Entry:
-        self._ids += 1
-        packed = pack_message(message, self._id_prefix + self._ids.to_bytes(8, "little"))
-        size = FRAME_HEADER_SIZE + len(packed.payload) + len(packed.user_headers)
-        delivered: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-        return Entry(packed, size, None if key is None else self._checked(key), delivered)
 
     def _checked(self, key: bytes | str) -> bytes:
         value = key.encode() if isinstance(key, str) else key
@@ -166,21 +189,18 @@ class Producer:
             raise InvalidRequest(f"a key of {len(value)} bytes: expected 1 to {KEY_SIZE_MAX}")
         return value
 
-    def _lane_of(self, entry: Entry) -> Lane:
+    def _lane_of(self, key: bytes | None, count: int, size: int) -> Lane:
         if self._partition is not None:
             return self._lane(self._partition)
-        if not self._partitions_count:
-            raise BrokerError(Status.NO_PARTITIONS, f"topic {self._topic}")
-        if entry.key is not None:
-            return self._lane(xxh32_intdigest(entry.key) % self._partitions_count)
-        return self._next_lane(entry.size)
+        if key is not None:
+            return self._lane(xxh32_intdigest(key) % self._partitions_count)
+        return self._next_lane(count, size)
 
-    def _next_lane(self, size: int) -> Lane:
-        """Return where a message without a key goes: with those before it, until they are a batch or on their way."""
-        if self._filling is None or self._filling.is_empty or self._batching.is_full(*self._filled):
-            self._filling, self._filled = self._lane(self._turn % self._partitions_count), (0, 0)
+    def _next_lane(self, count: int, size: int) -> Lane:
+        """Return where messages without a key go: with those before them, until they are a batch or on their way."""
+        if self._filling is None or not self._filling.has_room(count, size):
+            self._filling = self._lane(self._turn % self._partitions_count)
             self._turn += 1
-        self._filled = (self._filled[0] + 1, self._filled[1] + size)
         return self._filling
 
     def _lane(self, partition_id: int) -> Lane:
@@ -189,17 +209,15 @@ class Producer:
             lane = self._lanes[partition_id] = Lane(partition_id, self._batching, self._turns, self._deliver)
         return lane
 
-    async def _deliver(self, partition_id: int, entries: Sequence[Entry]) -> None:
+    async def _deliver(self, partition_id: int, load: Load) -> None:
         try:
-            sent = await self._send(partition_id, batch_of([entry.message for entry in entries]))
+            sent = await self._send(partition_id, load.pack())
         except Exception as error:
-            fail(entries, error)
+            load.fail(error)
         else:
-            for index, entry in enumerate(entries):
-                if not entry.delivered.done():
-                    entry.delivered.set_result(Delivery(sent.partition_id, sent.base_offset + index))
+            load.deliver(sent.partition_id, sent.base_offset)
         finally:
-            self._room.give_back(sum(entry.size for entry in entries))
+            self._room.give_back(self._batching.size_max - load.size_left)
         if self._partition is None and asyncio.get_running_loop().time() > self._partitions_until:
             with suppress(PybrokerError):
                 await self._count_partitions()
@@ -214,7 +232,7 @@ class Producer:
                 if attempt == self._retries:
                     raise
             except BrokerError as error:
-                if error.status is not Status.PARTITION_NOT_FOUND or attempt == self._retries:
+                if error.status not in _GONE or attempt == self._retries:
                     raise
                 partition_id = await self._elsewhere(partition_id, error)
             else:
@@ -228,7 +246,7 @@ class Producer:
         if self._partition is not None:
             raise error
         await self._count_partitions()
-        if not 0 < self._partitions_count <= partition_id:
+        if self._partitions_count > partition_id:
             raise error
         return partition_id % self._partitions_count
 
@@ -237,7 +255,7 @@ class Producer:
         details = await self._client.get_topic(self._stream, self._topic)
         if details is None:
             raise BrokerError(Status.TOPIC_ID_NOT_FOUND, f"topic {self._topic} of stream {self._stream}")
-        self._partitions_count = details.topic.partitions_count
+        self._partitions_count = max(1, details.topic.partitions_count)  # of none the broker says so, at each message
 
 
 def _check(name: str, value: float, least: float, most: float = math.inf) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 from collections import deque
 
+# After how many bytes that were taken without waiting everybody else has a turn.
+IN_A_ROW_SIZE = 128 * 1024
+
 
 class Room:
     """Up to `size_max` are taken at once; what is larger than that goes alone. First come, first served."""
@@ -10,14 +13,26 @@ class Room:
     def __init__(self, size_max: int) -> None:
         self._size_max = size_max
         self._taken = 0
+        self._in_a_row = 0
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def taken(self) -> int:
         return self._taken
 
+    def try_take(self, size: int) -> bool:
+        """Take `size` if there is room for it, nobody is in line, and others had a turn lately."""
+        if self._line or self._in_a_row > IN_A_ROW_SIZE or not self._fits(size):
+            return False
+        self._taken += size
+        self._in_a_row += size
+        return True
+
     async def take(self, size: int) -> None:
         """Take `size` once there is room for it. Raises what `shut` is told, to those who wait then."""
+        if self._in_a_row > IN_A_ROW_SIZE:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
         if not self._line and self._fits(size):
             self._taken += size
             return

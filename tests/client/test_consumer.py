@@ -161,6 +161,24 @@ async def test_what_an_application_fails_over_is_not_committed(
         assert (await take(again, 1))[0].offset == comes_again
 
 
+@pytest.mark.parametrize(("taken", "comes_again"), [(0, 0), (1, 1), (4, 4)])
+async def test_a_batch_that_an_application_fails_over_comes_again(
+    broker: Broker, client: Client, taken: int, comes_again: int
+) -> None:
+    """What is left of a batch is in hand all at once, and what was handed out before it is handled."""
+    await broker.create_topic()
+    await fill(broker)
+    consumer = client.consumer("s", "t", consumer="c", partition=0, batch_size=BATCH_SIZE)
+    with pytest.raises(ValueError, match="unhandled"):
+        async with consumer:
+            await take(consumer, taken)
+            batch = await consumer.next_batch()
+            assert [message.offset for message in batch] == list(range(taken, BATCH_SIZE))
+            raise ValueError("unhandled")
+    async with client.consumer("s", "t", consumer="c", partition=0) as again:
+        assert (await take(again, 1))[0].offset == comes_again
+
+
 async def test_offsets_fall_due_while_it_waits_for_messages(broker: Broker, client: Client) -> None:
     await broker.create_topic()
     await fill(broker)

@@ -7,6 +7,7 @@ import pytest
 from pybroker.client import BrokerError, Client, InvalidRequest, Message
 from pybroker.client.errors import Closed
 from pybroker.client.lanes import Delivery
+from pybroker.client.room import IN_A_ROW_SIZE
 from pybroker.protocol.batch import FRAME_HEADER_SIZE
 from pybroker.protocol.errors import Status
 from support.agents import batch_sizes, new_client, read, steps, texts
@@ -59,6 +60,117 @@ async def test_a_producer_for_one_partition_keeps_the_order(broker: Broker, clie
                 await asyncio.sleep(0)
     assert texts(await read(client, 1)) == [str(number) for number in range(500)]
     assert await read(client, 0) == []
+
+
+def spread(deliveries: list[Delivery]) -> list[Delivery]:
+    """Return where each message is."""
+    return [Delivery(each.partition, each.offset + index) for each in deliveries for index in range(each.count)]
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+async def test_many_messages_at_once_are_where_their_deliveries_say(
+    broker: Broker, client: Client, key: str | None
+) -> None:
+    await broker.create_topic(3)
+    sent = [str(number) for number in range(250)]
+    async with client.producer("s", "t", batch_size=100) as producer:
+        first, single, second = await asyncio.gather(
+            producer.send_many(sent[:100], key), producer.send(sent[100], key), producer.send_many(sent[101:], key)
+        )
+        assert await producer.send_many([]) == []
+    found = {
+        Delivery(partition, message.offset): message.text
+        for partition in range(3)
+        for message in await read(client, partition)
+    }
+    assert [found[place] for place in (*spread(first), single, *spread(second))] == sent
+    assert [len(each) for each in (first, second)] == [1, 2]
+
+
+async def test_many_messages_keep_their_order_and_the_limits_of_a_batch(broker: Broker, client: Client) -> None:
+    await broker.create_topic()
+    sizes = [10, 900, 30, 40, 5000, 10, 10, 10, 10, 10]
+    size_max = 1000 + FRAME_HEADER_SIZE
+    async with client.producer("s", "t", partition=0, batch_size=4, batch_bytes=size_max) as producer:
+        deliveries = await producer.send_many([b"x" * size for size in sizes])
+        assert producer.buffered_bytes == 0
+    assert spread(deliveries) == [Delivery(0, offset) for offset in range(len(sizes))]
+    assert [len(message.payload) for message in await read(client)] == sizes
+    batches = await batch_sizes(broker)
+    assert all(count <= 4 and (size <= size_max or count == 1) for count, size in batches)
+    assert [each.count for each in deliveries] == [count for count, _ in batches]
+
+
+async def test_many_messages_fill_the_batch_that_waits_for_more(broker: Broker, client: Client) -> None:
+    await broker.create_topic(2)
+    async with client.producer("s", "t", linger_ms=FOREVER_MS, batch_size=50) as producer:
+        sending = [await producer.enqueue("first")]
+        many = await producer.enqueue_many([str(number) for number in range(10)])
+        sending.append(await producer.enqueue("last"))
+        await producer.flush()
+        places = [await sending[0], *spread(await many), await sending[1]]
+    assert places == [Delivery(places[0].partition, offset) for offset in range(12)]
+
+
+async def test_of_many_messages_none_is_taken_when_one_is_wrong(broker: Broker, client: Client) -> None:
+    await broker.create_topic()
+    async with client.producer("s", "t") as producer:
+        for wrong in ([b"right", b""], "a text", [Message("text", id=0)]):
+            with pytest.raises(InvalidRequest):
+                await producer.send_many(wrong)
+        with pytest.raises(InvalidRequest, match="key of 0 bytes"):
+            await producer.send_many([b"right"], key="")
+        assert producer.buffered_bytes == 0
+    assert await read(client) == []
+    with pytest.raises(Closed):
+        await producer.send_many([b"too late"])
+
+
+async def test_many_messages_wait_for_room_and_for_the_broker(broker: Broker, client: Client, address: str) -> None:
+    await broker.create_topic()
+    size, bound = 1000 + FRAME_HEADER_SIZE, 10_000
+    async with (
+        relay_to(address) as relay,
+        new_client(relay.address) as behind,
+        behind.producer("s", "t", buffer_bytes=bound, linger_ms=0) as producer,
+    ):
+        relay.mute()
+        sending = asyncio.create_task(producer.send_many([b"x" * 1000] * 50))
+        await steps(200)
+        assert (producer.buffered_bytes, sending.done()) == (bound // size * size, False)
+        relay.speak()
+        async with asyncio.timeout(10):
+            deliveries = await sending
+    assert spread(deliveries) == [Delivery(0, offset) for offset in range(50)]
+
+
+async def test_a_refusal_reaches_who_sent_many(broker: Broker, client: Client) -> None:
+    await broker.create_topic()
+    async with client.producer("s", "t", partition=5, batch_size=10) as producer:
+        with pytest.raises(BrokerError) as refused:
+            await producer.send_many([b"x"] * 35)
+        assert refused.value.status is Status.PARTITION_NOT_FOUND
+        await producer.flush()
+        assert producer.buffered_bytes == 0
+
+
+async def test_who_takes_no_break_leaves_others_their_turns(broker: Broker, client: Client) -> None:
+    await broker.create_topic()
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns())
+    async with client.producer("s", "t", linger_ms=FOREVER_MS) as producer:
+        turns = 0
+        for _ in range(40):
+            await producer.enqueue(b"x" * IN_A_ROW_SIZE)
+        assert turns >= 20
+        counting.cancel()
 
 
 async def test_messages_keep_their_ids_and_headers_and_others_get_one(broker: Broker, client: Client) -> None:
@@ -250,6 +362,30 @@ async def test_cancelling_a_send_at_any_step_leaves_the_producer_usable(broker: 
             count += 1
         await producer.flush()
         assert producer.buffered_bytes == 0
+
+
+async def test_cancelling_at_any_step_who_sends_many_leaves_the_producer_usable(broker: Broker, client: Client) -> None:
+    await broker.create_topic()
+    async with asyncio.timeout(30), client.producer("s", "t", buffer_bytes=500, linger_ms=0) as producer:
+        is_done, count = False, 0
+        while not is_done:
+            is_done = await cancel_after(count, producer.send_many([b"x" * 100] * 10))
+            (delivery,) = await producer.send_many([str(count).zfill(100)])
+            assert (await read(client))[delivery.offset].text == str(count).zfill(100)
+            count += 1
+        await producer.flush()
+        assert producer.buffered_bytes == 0
+
+
+async def test_a_topic_without_partitions_takes_messages_once_it_has_some(broker: Broker, client: Client) -> None:
+    await broker.create_topic(1)
+    await client.delete_partitions("s", "t", 1)
+    async with client.producer("s", "t", linger_ms=0) as producer:
+        with pytest.raises(BrokerError) as refused:
+            await producer.send("too early")
+        assert refused.value.status is Status.PARTITION_NOT_FOUND
+        await client.create_partitions("s", "t", 1)
+        assert await producer.send("in time") == Delivery(0, 0)
 
 
 async def test_new_partitions_are_used_and_deleted_ones_given_up(

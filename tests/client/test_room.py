@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from pybroker.client.room import Room
+from pybroker.client.room import IN_A_ROW_SIZE, Room
 
 
 async def settle() -> None:
@@ -67,3 +67,30 @@ async def test_who_waits_is_told_when_there_will_be_no_room() -> None:
     with pytest.raises(ValueError, match="closed"):
         await waiting
     assert room.taken == 1
+
+
+async def test_who_takes_much_in_a_row_has_others_go_first() -> None:
+    room = Room(1 << 30)
+    assert room.try_take(IN_A_ROW_SIZE + 1)
+    assert not room.try_take(1)
+    is_others_turn_over = False
+
+    async def other() -> None:
+        nonlocal is_others_turn_over
+        is_others_turn_over = True
+
+    waiting = asyncio.create_task(other())
+    await room.take(1)
+    assert is_others_turn_over
+    assert room.try_take(1)
+    await waiting
+
+
+async def test_where_there_is_room_nobody_waits_for_it_in_line() -> None:
+    room = Room(1 << 30)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(room.take(IN_A_ROW_SIZE) for _ in range(50)))
+        while room.try_take(IN_A_ROW_SIZE):
+            pass
+        await asyncio.gather(*(room.take(IN_A_ROW_SIZE) for _ in range(50)))
+    assert room.taken == 102 * IN_A_ROW_SIZE

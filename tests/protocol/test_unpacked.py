@@ -1,5 +1,8 @@
 """Messages one by one: packed into a record and taken out again."""
 
+import os
+from struct import pack as pack_values
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +17,17 @@ from pybroker.protocol.batch import (
 )
 from pybroker.protocol.errors import Status
 from pybroker.protocol.primitives import ValueKind
-from pybroker.protocol.unpacked import HeaderEntry, HeaderField, Message, pack, pack_headers, unpack, unpack_headers
+from pybroker.protocol.unpacked import (
+    FRESH_SIZE,
+    HeaderEntry,
+    HeaderField,
+    Message,
+    pack,
+    pack_checked,
+    pack_headers,
+    unpack,
+    unpack_headers,
+)
 
 IDENT = bytes(range(16))
 FIELD = HeaderField(ValueKind.STRING, b"k")
@@ -51,6 +64,47 @@ def test_records_may_follow_each_other_and_be_cut_anywhere() -> None:
     data = b"".join(parts)
     for pieces in (parts, [data[:7], data[7:]], [data]):
         assert [(one.offset, one.payload) for one in unpack(pieces)] == [(1, b"b"), (2, b"c"), (3, b"d")]
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 100])
+@pytest.mark.parametrize("sizes", [[8], [100], [101], [8, 16], [3000]])
+def test_payloads_alone_are_packed_as_messages_with_new_ids(count: int, sizes: list[int]) -> None:
+    payloads = [os.urandom(sizes[index % len(sizes)]) for index in range(count)]
+    fresh = bytes(range(FRESH_SIZE))
+    messages = [Message(fresh + pack_values("<I", index), payload) for index, payload in enumerate(payloads)]
+    alone, whole = pack_checked(payloads, 5, fresh), pack(messages, 5)
+    assert (alone.record, alone.checksums) == (whole.record, whole.checksums)
+    stamp(alone, base_offset=0, base_timestamp_us=0)
+    assert verify(alone.record).count == count
+
+
+def test_messages_with_and_without_an_id_may_share_a_batch() -> None:
+    batch = pack_checked([b"alone", Message(b"", b"with headers", b"abc"), Message(IDENT, b"with an id")], 5, bytes(12))
+    assert [(one.ident, one.payload, one.user_headers) for one in unpack([batch.record])] == [
+        (bytes(16), b"alone", b""),
+        (bytes(12) + b"\1\0\0\0", b"with headers", b"abc"),
+        (IDENT, b"with an id", b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(100, 0)],
+        [(7, 13)],
+        [(100, 0), (104, 0)],  # of two sizes, though all together are as large as if they had one
+        [(100, 20), (20, 100)],  # of one size, cut elsewhere
+        [(10, 10), (12, 8)],
+    ],
+)
+@pytest.mark.parametrize("count", [2, 64, 400])
+def test_frames_unpack_alike_whether_they_have_one_size_or_not(shapes: list[tuple[int, int]], count: int) -> None:
+    made = [shapes[index % len(shapes)] for index in range(count)]
+    messages = [Message(os.urandom(16), os.urandom(payload), os.urandom(headers)) for payload, headers in made]
+    record = pack(messages, 5).record
+    found = unpack([*cut(record, skip=1, count=count - 1), record])
+    assert [Message(one.ident, one.payload, one.user_headers) for one in found] == messages[1:] + messages
+    assert [one.offset for one in found] == [*range(1, count), *range(count)]
 
 
 def test_nothing_unpacks_to_nothing() -> None:
