@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
+NATIVE := $(wildcard protocol/native/*)
 # Every client generation but the newest, which is in $(VENV) itself: an environment each, for the tests.
 OLDER  := 0.6.0 0.7.0 0.8.0
 OLDER  := $(OLDER:%=$(VENV)/clients/%/ready)
@@ -34,7 +35,7 @@ simulate: $(READY)
 	$(BIN)/python -m pytest tests/simulation --seeds 5000 -s
 
 # The link lets the type checker find `pybroker`; see [tool.basedpyright].
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(NATIVE)
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pybroker needs Python 3.11 or later; set PYTHON")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -48,4 +49,4 @@ $(OLDER): $(VENV)/clients/%/ready: | $(READY)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info protocol/*.so

@@ -31,6 +31,14 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from .errors import Status
 
+try:
+    from ._frames import verify as _verify_native
+except ImportError:  # installed where there was no C compiler
+
+    def _verify_native(record: memoryview, /) -> tuple[int, bytes, int, int] | None:
+        """Judge nothing, which leaves all to Python."""
+
+
 Buffer = bytes | bytearray | memoryview
 
 HEADER_SIZE = 256
@@ -39,9 +47,13 @@ PAYLOAD_SIZE_MAX = 64_000_000
 USER_HEADERS_SIZE_MAX = 100_000
 
 _HEADER = Struct("<6QI")
-_STAMP = Struct("<3Q")
+_HASHED = Struct("<5QI")  # what the batch checksum covers of the header
+_HASHED_ONE = Struct("<5QIQ")  # the same, and the checksum of the only frame
+_KEPT = Struct("<24xQQ8xI")  # what a stamp keeps of the header: origin timestamp, size, count
+_STAMPED = Struct("<6Q")
 _SPAN = Struct("<8xQ16xQ8xI")
 _HASHED_SIZE = 40
+_CHECKED_START = HEADER_SIZE + 8  # of what the checksum of the first frame covers
 _CHECKSUM = Struct("<Q")
 _U32 = Struct("<I")
 _ZEROS = bytes(HEADER_SIZE - _HEADER.size)
@@ -194,8 +206,16 @@ def _digests(record: memoryview, size: int) -> bytes:
 def verify(record: memoryview) -> Batch:
     """Check all of a record: header, layout, every message checksum, the batch checksum. Raise BadBatch.
 
-    record: exactly one record. Returns a Batch that views it.
+    record: exactly one record. Returns a Batch that views it. What is right is found so by C where that is built: 1000
+    messages of 1000 bytes take 60 us instead of 340, one message 0.4 us instead of 1.1 (docs/decisions/0016).
     """
+    if fields := _verify_native(record):
+        return Batch(record, *fields)
+    return _verify_python(record)
+
+
+def _verify_python(record: memoryview) -> Batch:
+    """Do all of `verify` in Python, which can say what is wrong."""
     if batch := _verify_one(record):
         return batch
     header = read_header(record)
@@ -217,9 +237,9 @@ def _verify_one(record: memoryview) -> Batch | None:
         return None
     (
         partition_id,
-        _,
-        _,
-        _,
+        base_offset,
+        base_timestamp_us,
+        origin_timestamp_us,
         said,
         batch_checksum,
         count,
@@ -240,11 +260,10 @@ def _verify_one(record: memoryview) -> Batch | None:
         or zeros != _ZEROS
     ):
         return None
-    checksums = _CHECKSUM.pack(checksum)
-    is_sound = xxh3_64_intdigest(record[HEADER_SIZE + 8 :]) == checksum
-    if not is_sound or checksum_of(record, checksums) != batch_checksum:
+    hashed = _HASHED_ONE.pack(partition_id, base_offset, base_timestamp_us, origin_timestamp_us, size, 1, checksum)
+    if xxh3_64_intdigest(record[_CHECKED_START:]) != checksum or xxh3_64_intdigest(hashed) != batch_checksum:
         return None
-    return Batch(record, 1, checksums, partition_id, delta)
+    return Batch(record, 1, hashed[_HASHED.size :], partition_id, delta)
 
 
 def checksum_of(record: memoryview, checksums: Buffer) -> int:
@@ -254,9 +273,11 @@ def checksum_of(record: memoryview, checksums: Buffer) -> int:
 
 def stamp(batch: Batch, *, base_offset: int, base_timestamp_us: int) -> None:
     """Write what the server assigns into the record's header, in place."""
-    record = batch.record
-    _STAMP.pack_into(record, 0, batch.partition_id, base_offset, base_timestamp_us)
-    _CHECKSUM.pack_into(record, _HASHED_SIZE, checksum_of(record, batch.checksums))
+    record, partition_id = batch.record, batch.partition_id
+    origin_us, size, count = _KEPT.unpack_from(record)
+    hashed = _HASHED.pack(partition_id, base_offset, base_timestamp_us, origin_us, size, count)
+    checksum = xxh3_64_intdigest(hashed + batch.checksums)
+    _STAMPED.pack_into(record, 0, partition_id, base_offset, base_timestamp_us, origin_us, size, checksum)
 
 
 def span_of(record: Buffer, position: int = 0) -> tuple[int, int, int]:

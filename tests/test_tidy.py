@@ -17,7 +17,7 @@ LONGEST_FUNCTION = 43
 
 # Within protocol, each layer imports only from layers before it (and from its own).
 PROTOCOL_LAYERS = (
-    {"errors", "batch", "primitives", "reader", "needs", "inbox", "unpacked"},
+    {"_frames", "errors", "batch", "primitives", "reader", "needs", "inbox", "unpacked"},
     {"model"},
     {"commands", "payloads", "wire"},
     {"classic", "vsr"},

@@ -1,11 +1,13 @@
 """The batch record: built, verified, stamped, cut anywhere; and no byte of it can change unnoticed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from struct import pack_into
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pybroker.protocol import batch as module
 from pybroker.protocol.batch import (
     FRAME_HEADER_SIZE,
     HEADER_SIZE,
@@ -27,30 +29,25 @@ from pybroker.protocol.batch import (
     without,
 )
 from pybroker.protocol.errors import Status
-from support.batches import make_batch, make_frame, offsets_of, payloads_of
+from support.batches import make_batch, make_frame, make_record, offsets_of, payloads_of, reseal, seal
 from xxhash import xxh3_64_intdigest
 
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=8)
 
 
-def make_record(*frames: bytes, count: int | None = None) -> memoryview:
-    """Return a record of these frames whose batch checksum is right."""
-    record = memoryview(bytearray(HEADER_SIZE) + b"".join(frames))
-    pack_into("<QI", record, 32, len(record), 0)
-    pack_into("<I", record, 48, len(frames) if count is None else count)
-    seal(record, b"".join(frame[:8] for frame in frames))
-    return record
+@pytest.fixture(scope="module", autouse=True, params=["python", "native"])
+def _verifier(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run every test here with C and without; tests/protocol/test_native.py tells where there must be C."""
+    if request.param == "native" and not find_spec("pybroker.protocol._frames"):
+        pytest.skip("protocol/native is not built here")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "python":
+            patch.setattr(module, "_verify_native", judge_nothing)
+        yield
 
 
-def seal(record: memoryview, checksums: bytes) -> None:
-    """Write the batch checksum by the rule of the reference: five u64, the count, the frames' checksums."""
-    pack_into("<Q", record, 40, xxh3_64_intdigest(bytes(record[:40]) + bytes(record[48:52]) + checksums))
-
-
-def reseal(frame: bytearray) -> bytes:
-    """Give a changed frame its checksum."""
-    pack_into("<Q", frame, 0, xxh3_64_intdigest(bytes(frame[8:])))
-    return bytes(frame)
+def judge_nothing(_record: memoryview) -> None:
+    """Be what stands for C where it is not built."""
 
 
 def frame_with(offset: int, value: bytes, payload: bytes = b"payload") -> bytes:

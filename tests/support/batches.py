@@ -1,7 +1,7 @@
 """Builds batches as a client sends them: verified, not yet stamped, in writable memory."""
 
 from collections.abc import Sequence
-from struct import Struct
+from struct import Struct, pack_into
 
 from pybroker.protocol.batch import (
     FRAME_HEADER_SIZE,
@@ -24,6 +24,26 @@ def make_frame(payload: bytes, *, offset_delta: int, message_id: int = 0, user_h
     ident = message_id.to_bytes(16, "little")
     rest = _FRAME.pack(ident, offset_delta, 0, len(user_headers), len(payload), 0) + payload + user_headers
     return _U64.pack(xxh3_64_intdigest(rest)) + rest
+
+
+def make_record(*frames: bytes, count: int | None = None) -> memoryview:
+    """Return a record of these frames whose batch checksum is right."""
+    record = memoryview(bytearray(HEADER_SIZE) + b"".join(frames))
+    pack_into("<QI", record, 32, len(record), 0)
+    pack_into("<I", record, 48, len(frames) if count is None else count)
+    seal(record, b"".join(frame[:8] for frame in frames))
+    return record
+
+
+def seal(record: memoryview, checksums: bytes) -> None:
+    """Write the batch checksum by the rule of the reference: five u64, the count, the frames' checksums."""
+    pack_into("<Q", record, 40, xxh3_64_intdigest(bytes(record[:40]) + bytes(record[48:52]) + checksums))
+
+
+def reseal(frame: bytearray) -> bytes:
+    """Give a changed frame its checksum."""
+    pack_into("<Q", frame, 0, xxh3_64_intdigest(bytes(frame[8:])))
+    return bytes(frame)
 
 
 def make_batch(
