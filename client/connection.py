@@ -1,7 +1,8 @@
 """One connection, over whichever transport: any number of calls at once, answered in whatever order.
 
 A call is one future. It waits its turn in a queue, is written when there is room for it, and is answered by number. So
-whoever gives up waiting only leaves a future behind that nobody reads: no answer can reach another call.
+whoever gives up waiting only leaves a future behind that nobody reads: no answer can reach another call. A server that
+can't take a request for now, or not finish it, says so, and is asked again until the call's time is over.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from ..protocol.batch import Buffer
-from ..protocol.errors import WireError
+from ..protocol.errors import Status, WireError
 from ..protocol.inbox import Inbox, Pool
 from ..protocol.model.system import Ping
 from ..protocol.vsr.client import Answer, Evicted, VsrClient
@@ -26,6 +27,9 @@ from .errors import BrokerError, ConnectError, ConnectionLost, InvalidRequest, P
 IN_FLIGHT_SIZE_MAX = 16 * 1024 * 1024
 # How many go out before the link is asked whether it has enough; the last may pass it.
 TOGETHER_SIZE_MAX = 256 * 1024
+# How long a server that can't do something for now is left alone; Iggy's own client waits as long.
+PAUSE_S = 0.05
+_FOR_NOW = frozenset({Status.TRANSIENT_NOT_COMMITTED, Status.TRANSIENT_NOT_ACCEPTED})
 
 Frame = list[Buffer]
 """One request's bytes."""
@@ -47,7 +51,8 @@ class Link(Protocol):
 
 
 Lost = Callable[["Connection", PybrokerError], None]
-_Call = tuple[msgspec.Struct, asyncio.Future[Answer], float]
+# What is asked, for whom, when it is given up (loop time), and the number that it was asked under before.
+_Call = tuple[msgspec.Struct, asyncio.Future[Answer], float, int | None]
 
 
 class Connection:
@@ -60,8 +65,7 @@ class Connection:
         self._silence_max_s = silence_max_s
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Call] = deque()
-        # Futures, sizes in bytes, and when they are given up.
-        self._asked: dict[int, tuple[asyncio.Future[Answer], int, float]] = {}
+        self._asked: dict[int, tuple[_Call, int]] = {}  # with sizes in bytes
         self._in_flight = 0  # bytes
         self._is_ready = False
         self._paused = False
@@ -85,7 +89,7 @@ class Connection:
         if self.error is not None:
             future.set_exception(ConnectError(str(self.error)))
         else:
-            self._queue.append((command, future, deadline))
+            self._queue.append((command, future, deadline, None))
             if self._alarm is None or deadline < self._alarm.when():
                 self._set_alarm(deadline)
             if not self._asked:
@@ -106,10 +110,10 @@ class Connection:
                 timer.cancel()
         if self._link is not None:
             self._link.abort()
-        for future, _, _ in self._asked.values():
+        for (_, future, _, _), _ in self._asked.values():
             _fail(future, copy(error) if isinstance(error, BrokerError) else ConnectionLost(str(error)))
-        for _, future, _ in self._queue:
-            _fail(future, ConnectError(str(error)))
+        for _, future, _, number in self._queue:
+            _fail(future, ConnectError(str(error)) if number is None else ConnectionLost(str(error)))
         self._asked.clear()
         self._queue.clear()
         self._lost(self, error)
@@ -192,22 +196,23 @@ class Connection:
         frames: list[Frame] = []
         end = self._in_flight + TOGETHER_SIZE_MAX
         while self._queue and not self._paused and self._has_room(link) and self._in_flight < end:
-            command, future, deadline = self._queue.popleft()
-            if not future.done() and (frame := self._frame(command, future, deadline)):
+            call = self._queue.popleft()
+            if not call[1].done() and (frame := self._frame(call)):
                 frames.append(frame)
         return frames
 
-    def _frame(self, command: msgspec.Struct, future: asyncio.Future[Answer], deadline: float) -> Frame:
+    def _frame(self, call: _Call) -> Frame:
         """Return a request's frame, and expect its answer; nothing when there is no such frame."""
+        command, future, _, number = call
         frame: Frame = []
         try:
-            number = self.wire.ask(command, frame)
+            number = self.wire.ask(command, frame, number=number)
         except (ValueError, struct.error) as error:
             name = type(command).__name__
             future.set_exception(InvalidRequest(f"{name} has a part too long or out of range: {error}"))
             return []
         size = sum(map(len, frame))
-        self._asked[number] = (future, size, deadline)
+        self._asked[number] = (call, size)
         self._in_flight += size
         return frame
 
@@ -221,10 +226,24 @@ class Connection:
         return ConnectionLost(f"the server has ended the session: {error.status.name.lower()} ({error.status})")
 
     def _settle(self, answer: Answer) -> None:
-        future, size, _ = self._asked.pop(answer.number)
+        (_, future, _, _), size = self._asked[answer.number]
+        if answer.code in _FOR_NOW and not future.done():
+            self._loop.call_later(PAUSE_S, self._ask_again, answer)
+            return
+        del self._asked[answer.number]
         self._in_flight -= size
         if not future.done():
             future.set_result(answer)
+
+    def _ask_again(self, answer: Answer) -> None:
+        """Ask once more, under the same number if it may be done yet: the server must not do it twice."""
+        if self.error is not None:
+            return
+        (command, future, deadline, _), size = self._asked.pop(answer.number)
+        self._in_flight -= size
+        number = answer.number if answer.code == Status.TRANSIENT_NOT_COMMITTED else None
+        self._queue.appendleft((command, future, deadline, number))
+        self._write()
 
     def _set_alarm(self, deadline: float) -> None:
         """Wake up at `deadline`: one timer for all calls, because one each costs 4 us."""
@@ -237,9 +256,7 @@ class Connection:
         now = self._loop.time()
         self._alarm = None
         earliest = math.inf
-        waiting = [(future, deadline) for _, future, deadline in self._queue]
-        waiting += [(future, deadline) for future, _, deadline in self._asked.values()]
-        for future, deadline in waiting:
+        for _, future, deadline, _ in (*self._queue, *(call for call, _ in self._asked.values())):
             if future.done():
                 continue
             if deadline <= now:

@@ -1,9 +1,9 @@
 """pybroker, or Apache Iggy, by Iggy's own client."""
 
-import contextlib
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from ...client import Client
 from .driver import Driver, untyped
 
 iggy = untyped("apache_iggy")
@@ -24,9 +24,11 @@ class Wheel(Driver):
         return f"apache-iggy {version('apache-iggy')}"
 
     async def create(self, topic: str) -> None:
-        with contextlib.suppress(RuntimeError):  # it is there
-            await self._client.create_stream(STREAM)
-        await self._client.create_topic(STREAM, topic, 1)
+        # Not by Iggy's client: it always names a durability, which Iggy's servers before 0.9.0 don't know.
+        async with Client(self.address) as client:
+            if await client.get_stream(STREAM) is None:
+                await client.create_stream(STREAM)
+            await client.create_topic(STREAM, topic)
 
     async def delete(self, topic: str) -> None:
         await self._client.delete_topic(STREAM, topic)

@@ -2,11 +2,16 @@
 
 import asyncio
 
-from pybroker.client import Client, Retry
+import pytest
+from pybroker.client import Client, ConnectionLost, Retry, Timeout
 from pybroker.client.connection import IN_FLIGHT_SIZE_MAX, Connection
 from pybroker.client.tcp import IN_FLIGHT_MAX, TcpLink
+from pybroker.protocol.errors import Status
 from pybroker.protocol.model.messages import Sent
 from pybroker.protocol.model.streams import GetStream
+from pybroker.protocol.model.users import LoggedIn
+from pybroker.protocol.vsr.frames import RequestHeader
+from pybroker.protocol.wire import Request
 from support.agents import until
 from support.scripted import Scripted
 
@@ -76,3 +81,63 @@ async def test_calls_that_were_never_sent_go_to_the_next_connection(script: Scri
             dialogue.answer(request, Sent(1, 2, 3, number))
         ended = await asyncio.gather(*sends, return_exceptions=True)
         assert [type(each).__name__ for each in ended] == ["ConnectionLost"] * sent + ["Sent"] * (len(sends) - sent)
+
+
+def number_of(request: Request) -> int:
+    assert isinstance(request.tag, RequestHeader)
+    return request.tag.request
+
+
+@pytest.mark.parametrize(
+    ("status", "is_same"), [(Status.TRANSIENT_NOT_COMMITTED, True), (Status.TRANSIENT_NOT_ACCEPTED, False)]
+)
+async def test_what_a_server_can_not_do_for_now_is_asked_again(script: Scripted, status: Status, is_same: bool) -> None:
+    async with Client(script.url, timeout_s=10) as client:
+        call = asyncio.create_task(client.store_offset("s", "t", 7, partition=0))
+        dialogue, first = await script.asked()
+        dialogue.answer(first, status)
+        other = asyncio.create_task(client.ping())
+        dialogue.answer((await script.asked())[1], None)
+        await other
+        dialogue, again = await script.asked()
+        assert again.command == first.command
+        assert (number_of(again) == number_of(first)) is is_same
+        dialogue.answer(again, None)
+        await call
+        assert connection_of(client)._in_flight == 0
+
+
+async def test_a_sign_in_that_can_not_be_done_for_now_is_asked_again(script: Scripted) -> None:
+    script.login = None
+    connecting = asyncio.create_task(Client(script.url, timeout_s=10).connect())
+    for reply in (Status.TRANSIENT_NOT_COMMITTED, Status.TRANSIENT_NOT_ACCEPTED, LoggedIn(0, 1)):
+        dialogue, request = await script.asked()
+        dialogue.answer(request, reply)
+    await connecting
+
+
+async def test_a_call_that_is_never_accepted_ends_with_its_time(script: Scripted) -> None:
+    async with Client(script.url, timeout_s=0.2) as client:
+        call = asyncio.create_task(client.create_stream("s"))
+        answering = asyncio.create_task(refuse_all(script))
+        with pytest.raises(Timeout):
+            await call
+        answering.cancel()
+
+
+async def refuse_all(script: Scripted) -> None:
+    while True:
+        dialogue, request = await script.asked()
+        dialogue.answer(request, Status.TRANSIENT_NOT_ACCEPTED)
+
+
+async def test_what_may_be_done_yet_is_lost_with_its_connection(script: Scripted) -> None:
+    async with Client(script.url, timeout_s=10) as client:
+        call = asyncio.create_task(client.create_stream("s"))
+        dialogue, request = await script.asked()
+        connection_of(client).pause()
+        dialogue.answer(request, Status.TRANSIENT_NOT_COMMITTED)
+        await until(lambda: bool(connection_of(client)._queue))
+        dialogue.writer.transport.abort()
+        with pytest.raises(ConnectionLost):
+            await call

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pybroker.broker.config.schema import Quic
 from pybroker.broker.listeners.peers import Peers
-from pybroker.broker.listeners.quic import QuicListener
+from pybroker.broker.listeners.quic_port import QuicPort
 from pybroker.broker.tls import Certificate
 from pybroker.client import Client, ConnectError, ConnectionLost, Retry
 from support.agents import until
@@ -24,9 +24,9 @@ FAST = Retry(first_s=0.001, max_s=0.01)
 async def address(peers: Peers, tmp_path: Path) -> AsyncIterator[str]:
     """Where the broker listens. Its certificate, server.pem, is for "localhost"."""
     certificate = Certificate("quic.certificate", write(tmp_path, issue("first")), "127.0.0.1")
-    listener = QuicListener(peers, Quic(), certificate)
-    yield await listener.open("127.0.0.1", 0)
-    listener.close()
+    port = QuicPort(peers, Quic(), certificate)
+    yield await port.open("127.0.0.1", 0)
+    port.close()
 
 
 @pytest.fixture

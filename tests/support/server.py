@@ -68,7 +68,7 @@ class Server:
         current.unlink(missing_ok=True)
         self._process = self.spawn()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not current.exists():
+        while not (current.exists() and current.stat().st_size):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"no start, exit status {self._process.poll()}: {self.log()}")
             time.sleep(_INTERVAL_S)
@@ -79,11 +79,15 @@ class Server:
         self.http_address = listeners["http"]["address"]
         return self
 
+    def command(self) -> list[str]:
+        """Return what is run."""
+        return command("serve", *self._arguments)
+
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process and return at once."""
         with self.output.open("ab") as output:
             return subprocess.Popen(
-                command("serve", *self._arguments),
+                self.command(),
                 stdout=output,
                 stderr=output,
                 env=environment(self._settings),
