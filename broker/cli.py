@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import __version__
+from ..protocol.batch import IS_NATIVE
 from ..storage.errors import Poisoned
 from .app import App, StartError, choose_root
 from .config import ConfigError, Loaded, load, to_toml
@@ -102,6 +103,8 @@ async def _serve(app: App) -> None:
             print(f"root user: {app.root.username}  password: {app.root.password}  (shown once)", flush=True)
     gc.freeze()
     gc.enable()
+    if not IS_NATIVE:
+        log.info("batches are verified in Python, which is slower: no C compiler was there when pybroker was installed")
     log.info("pybroker %s is ready", __version__)
     await stop.wait()
     log.info("stopping")

@@ -3,5 +3,5 @@
 def verify(record: memoryview, /) -> tuple[int, bytes, int, int] | None:
     """Return what a Batch has beside its record: count, checksums, partition id, first delta.
 
-    None for a record that is wrong in any way; `_verify_python` in batch.py says in which.
+    None for a record that is wrong in any way; `verify_in_python` in batch.py says in which.
     """

@@ -33,7 +33,10 @@ from .errors import Status
 
 try:
     from ._frames import verify as _verify_native
+
+    IS_NATIVE = True
 except ImportError:  # installed where there was no C compiler
+    IS_NATIVE = False
 
     def _verify_native(record: memoryview, /) -> tuple[int, bytes, int, int] | None:
         """Judge nothing, which leaves all to Python."""
@@ -211,10 +214,10 @@ def verify(record: memoryview) -> Batch:
     """
     if fields := _verify_native(record):
         return Batch(record, *fields)
-    return _verify_python(record)
+    return verify_in_python(record)
 
 
-def _verify_python(record: memoryview) -> Batch:
+def verify_in_python(record: memoryview) -> Batch:
     """Do all of `verify` in Python, which can say what is wrong."""
     if batch := _verify_one(record):
         return batch

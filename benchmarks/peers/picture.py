@@ -21,7 +21,7 @@ def draw(path: Path, found: Sequence[tuple[int, Results]], peers: Mapping[str, P
     for (size, results), axes in zip(found, all_axes[:, 0], strict=True):
         _bars(axes, results, shown)
         axes.set_title(f"messages of {size} bytes", fontsize="medium")
-    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(shown))
+    figure.legend(*all_axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     figure.savefig(path)
     plots.close(figure)
 

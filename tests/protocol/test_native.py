@@ -17,7 +17,7 @@ from pybroker.protocol.batch import (
     USER_HEADERS_SIZE_MAX,
     BadBatch,
     _verify_native,
-    _verify_python,
+    verify_in_python,
 )
 from support.batches import make_batch, make_frame, make_record, reseal, seal
 
@@ -46,7 +46,7 @@ def could_be_built() -> bool:
 def fields_in_python(record: memoryview) -> tuple[int, bytes, int, int] | None:
     """Return what the C should."""
     try:
-        batch = _verify_python(record)
+        batch = verify_in_python(record)
     except BadBatch:
         return None
     return batch.count, batch.checksums, batch.partition_id, batch.first_delta
