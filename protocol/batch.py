@@ -25,6 +25,7 @@ A record that starts or stops inside another one keeps its base fields, and its 
 from array import array
 from collections.abc import Container
 from struct import Struct, error, pack
+from types import BuiltinFunctionType
 
 import msgspec
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -33,14 +34,13 @@ from .errors import Status
 
 try:
     from ._frames import verify as _verify_native
-
-    IS_NATIVE = True
 except ImportError:  # installed where there was no C compiler
-    IS_NATIVE = False
 
     def _verify_native(record: memoryview, /) -> tuple[int, bytes, int, int] | None:
         """Judge nothing, which leaves all to Python."""
 
+
+IS_NATIVE = isinstance(_verify_native, BuiltinFunctionType)
 
 Buffer = bytes | bytearray | memoryview
 
