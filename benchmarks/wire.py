@@ -15,6 +15,7 @@ In lock-step it matters most where the two run: on a core each, every request wa
 nothing sleeps, speeds are higher and only instructions count, which is the harder test of the ratio. So the load is
 kept on one core and the servers on another (`apart`) unless told otherwise; left to the scheduler, rounds mix both.
 A poll reads back what the round's sends left, from the start, each asking for the offset after the last.
+A ping is an echo by the broker itself: the same connection, wire and dispatch, and nothing to do.
 MB/s counts payload bytes (10^6). Data is in a temporary directory, on 127.0.0.1, port 0.
 """
 
@@ -31,6 +32,7 @@ from statistics import median
 from msgspec import Struct, to_builtins
 
 from ..protocol.batch import Batch, verify, verify_in_python
+from ..protocol.model.system import Ping
 from ..protocol.vsr.frames import HEADER_SIZE
 from . import servers
 from .floor import POLLED_HEAD_SIZE, SENT_SIZE
@@ -95,7 +97,10 @@ class Row(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """verify_s: what it takes to verify one message of SMALL alone: as the broker does, and in Python."""
+    """verify_s: what it takes to verify one message of SMALL alone: as the broker does, and in Python.
+
+    beside_pings: the speed of single messages, as part of that of pings, by load.
+    """
 
     cores: str
     rows: list[Row]
@@ -103,6 +108,7 @@ class Report(Struct, frozen=True):
     second_start: Start
     loaded_rss: int
     verify_s: tuple[float, float]
+    beside_pings: dict[str, float]
 
 
 Samples = dict[tuple[str, str], list[Sample]]  # by load and server
@@ -123,9 +129,12 @@ def measure(folder: Path, *, rounds: int, seconds: float, cores: str, settings: 
             for shape in SHAPES:
                 for target, load, sample in _round(shape, targets[:: -1 if number % 2 else 1], seconds, number):
                     samples.setdefault((f"{load} {shape.name}", target.name), []).append(sample)
+                if shape.count == 1:
+                    load = Load(ours.peer.frame_of(Ping()), HEADER_SIZE, shape.ahead)
+                    samples.setdefault((f"ping {shape.name}", ours.name), []).append(_sample(ours, load, seconds))
         rows = [_row(shape, f"{load} {shape.name}", samples) for shape in SHAPES for load in ("send", "poll")]
         verify_s = (_verify_seconds(verify), _verify_seconds(verify_in_python))
-        return Report(cores, rows, first, second, ours.rss, verify_s)
+        return Report(cores, rows, first, second, ours.rss, verify_s, _beside_pings(samples))
 
 
 def _verify_seconds(verify: Callable[[memoryview], Batch]) -> float:
@@ -201,6 +210,16 @@ def _row(shape: Shape, name: str, samples: Samples) -> Row:
     )
 
 
+def _beside_pings(samples: Samples) -> dict[str, float]:
+    ratios: dict[str, float] = {}
+    for shape in SHAPES:
+        pings = samples.get((f"ping {shape.name}", "pybroker"), [])
+        for name in (f"send {shape.name}", f"poll {shape.name}") if pings else ():
+            pairs = zip(samples[name, "pybroker"], pings, strict=True)
+            ratios[name] = median(one.rate / other.rate for one, other in pairs)
+    return ratios
+
+
 def table(report: Report) -> str:
     """Return the report as a person reads it."""
     lines = [f"{'pybroker / floor':26}{'MB/s':>15}{'messages/s':>22}{'requests/s':>17}{'CPU s/M':>15}{'ratio':>8}"]
@@ -228,6 +247,7 @@ def notes(report: Report) -> str:
         [
             f"{SMALL}      {sending:.2f} us of processor time to take a message; verifying it alone takes "
             f"{verifying:.2f} us, in Python {in_python:.2f} us ({sending / in_python:.1f} times that)",
+            f"beside pings      {', '.join(f'{name} {ratio:.2f}' for name, ratio in report.beside_pings.items())}",
             f"cores             load and server {report.cores}",
             f"listening after   {first.seconds:.2f} s in an empty directory, {second.seconds:.2f} s later; "
             f"{START_SECONDS_MAX:.2f} s wanted{slow}",

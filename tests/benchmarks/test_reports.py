@@ -156,12 +156,13 @@ def test_a_scenarios_table_has_the_ratios_to_the_floor() -> None:
     row = wire.Row("send 1 x 100 B", (0.6, 0.9), (6000.0, 9000.0), (6000.0, 9000.0), (70.0, 23.0), 0.66, 2 / 3)
     start = wire.Start(0.4, 50_000_000)
     small = wire.Row("send 1000 x 100 B", (60.0, 90.0), (6e5, 9e5), (600.0, 900.0), (0.3, 0.1), 0.66, 0)
-    floor = wire.Report("apart", [small, row], start, start, 80_000_000, (0.02e-6, 0.2e-6))
+    floor = wire.Report("apart", [small, row], start, start, 80_000_000, (0.02e-6, 0.2e-6), {"send 1 x 100 B": 0.5})
     line = tables.scenario({"one": [report()]}, {}, floor).splitlines()[-1]
     assert re.sub(" +", " ", line) == "send 1 x 100 B wire 6,000 0.60 70.00 0.66 of the floor (wanted: 0.67)"
     assert "0.40 s later" in wire.notes(floor)
     assert "0.30 us of processor time to take a message; verifying it alone takes 0.02 us" in wire.notes(floor)
     assert "in Python 0.20 us (1.5 times that)" in wire.notes(floor)
+    assert re.search("beside pings +send 1 x 100 B 0.50\n", wire.notes(floor))
 
 
 def test_a_runs_folder_has_a_name_that_is_fit_for_one(tmp_path: Path) -> None:

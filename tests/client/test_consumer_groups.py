@@ -103,7 +103,9 @@ async def test_a_member_whose_connection_breaks_joins_again_and_gets_nothing_twi
 
 
 async def signed_in_again(worker: Worker, *, times: int) -> None:
+    """Wait for an answer over the next connection: a call that loses four of them in a row is given up."""
     await until(lambda: worker.client.connection_id > times)
+    await worker.client.ping()
 
 
 def break_connection(relay: Relay, number: int) -> None:
