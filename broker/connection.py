@@ -254,19 +254,20 @@ class Connection:
             self._turn_count += 1
             command = request.command
             if command is None:
-                self._take(self._unasked(request))
+                answer = self._unasked(request)
             elif type(command) in at_once:
                 serving = ask(session, command)
                 try:
                     waited = serving.send(None)
                 except StopIteration as done:
-                    self._take(reply(request, done.value))
+                    answer = reply(request, done.value)
                 except Refused as error:
-                    self._take(self._refusal(request, error))
+                    answer = self._refusal(request, error)
                 else:
                     return Begun(request, serving, waited)
             else:
                 return Begun(request, ask(session, command), NOWHERE)
+            self._take(answer)
             if self._size > WRITE_SIZE:
                 return None
         self._turn = None
@@ -302,7 +303,8 @@ class Connection:
         if self._frame is not None and answer:
             answer = self._frame(answer)
         self._answers += answer
-        self._size += len(answer[0]) if len(answer) == 1 else sum(map(len, answer))
+        for buffer in answer:
+            self._size += len(buffer)
 
     def _send(self) -> None:
         if self._answers:

@@ -52,7 +52,7 @@ def _decode(data: memoryview) -> PollMessages:
     end = len(data) - _TAIL.size
     if not 0 < end <= _FRONT_SIZE_MAX:
         return _WHOLE.decode(data)
-    front = _front(bytes(data[:end]))
+    front = _front(data[:end].tobytes())
     kind, value, count, auto_commit = _TAIL.unpack_from(data, end)
     if front is None or kind not in _KINDS:  # Something follows the poll, or it is wrong.
         return _WHOLE.decode(data)

@@ -46,7 +46,7 @@ def read_target(data: memoryview) -> tuple[Target, int]:
     end = _SIZE.size + size
     if size > METADATA_SIZE_MAX or end > len(data):
         raise WireError(0, f"metadata of at most {METADATA_SIZE_MAX} bytes, all there", f"{len(data)} bytes")
-    return _target(bytes(data[_SIZE.size : end])), end
+    return _target(data[_SIZE.size : end].tobytes()), end
 
 
 @lru_cache(_TARGETS_MAX)
