@@ -12,7 +12,7 @@ from ..session import Session
 from ..state import State
 from .views import current_offset
 
-_SINGLE, _GROUP = ConsumerKind.SINGLE, ConsumerKind.GROUP  # see dispatch
+_SINGLE, _GROUP = ConsumerKind.SINGLE, ConsumerKind.GROUP  # see messages
 
 
 class Reader(msgspec.Struct):
