@@ -28,6 +28,8 @@ RECORD_SIZE_GUESS = 4096
 
 # A record's segment, position and offset, and whether it was proven a moment ago.
 Place = tuple[Segment, int, int, bool]
+# What was read last: where, and the bytes.
+_NOTHING_RECENT: tuple[Segment | None, int, memoryview] = None, 0, memoryview(b"")
 
 
 class Parts(msgspec.Struct):
@@ -59,7 +61,7 @@ class Reader:
         self._codec = parts.codec
         self._segments = segments
         self._hints: dict[int, Place] = {}
-        self._recent: tuple[Segment | None, int, memoryview] = None, 0, memoryview(b"")  # segment, position, bytes
+        self._recent = _NOTHING_RECENT
         self._is_doubtful = False
 
     def doubt(self) -> None:
@@ -185,7 +187,7 @@ class Reader:
         record = segment.records_size // (segment.records or 1)
         size = min(max(guess + guess // 8, record, READ_SIZE_MIN), size_max, segment.size - position)
         data = memoryview(self._disk.pread(segment.fd, size, position))
-        self._recent = (segment, position, data) if size <= READ_SIZE_MIN else (None, 0, data[:0])
+        self._recent = (segment, position, data) if size <= READ_SIZE_MIN else _NOTHING_RECENT
         return data
 
     def _collect(self, place: Place, offset: int, limit: ReadLimit) -> list[memoryview]:

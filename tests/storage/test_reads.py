@@ -8,7 +8,7 @@ from pybroker.protocol.batch import span_of
 from pybroker.storage.engine import Log, LogPolicy, ReadLimit
 from pybroker.storage.local.disk import Disk
 from pybroker.storage.local.log import LocalLog
-from pybroker.storage.local.reader import HINTS_MAX
+from pybroker.storage.local.reader import HINTS_MAX, READ_SIZE_MIN
 from pybroker.storage.local.segment import Maps, Segment
 from support.batches import make_batch, make_sized_batch, payloads_of
 from support.engines import Stage
@@ -43,6 +43,18 @@ async def test_polls_of_single_messages_share_their_reads(local: Stage):
     assert local.disk.calls["pread"] <= len(found) / 8
     (whole,) = await log.read(0, ReadLimit(200, 1 << 30))
     assert b"".join(found) == whole
+
+
+async def test_no_more_than_a_page_is_kept_of_what_was_read(local: Stage):
+    log = local.engine.open_log(1, ONE_SEGMENT)
+    assert isinstance(log, LocalLog)
+    for _ in range(100):
+        await log.append(make_sized_batch(400))
+    for offset, count in ((0, 1), (1, 1), (2, 98)):
+        (records,) = await log.read(offset, ReadLimit(count, 1 << 30))
+        assert len(records) == count * 400
+        kept = log._reader._recent[2].obj
+        assert isinstance(kept, bytes) and len(kept) <= READ_SIZE_MIN
 
 
 async def test_what_is_appended_behind_a_read_is_found_by_the_next(local: Stage):
