@@ -207,7 +207,6 @@ class Catalog:
         """Write an event and apply it. It is durable after `sync`."""
         self._journal.append(events.encode(event))
         self._recorded += 1
-        self._found.clear()
         self.apply(event)
 
     @property
@@ -223,35 +222,39 @@ class Catalog:
         if self._journal.event_count >= EVENTS_BEFORE_SNAPSHOT:
             self._journal.snapshot(msgspec.msgpack.encode(self._state))
 
-    @singledispatchmethod
     def apply(self, event: AnyEvent) -> None:
+        self._found.clear()
+        self._fold(event)
+
+    @singledispatchmethod
+    def _fold(self, event: AnyEvent) -> None:
         raise TypeError(f"no fold for {event!r}")
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.StreamCreated) -> None:
         self.streams.add(Stream(event.id, event.name, event.created_at_us))
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.StreamRenamed) -> None:
         self.streams.rename(self.streams.items[event.id], event.name)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.StreamDeleted) -> None:
         self.streams.remove(event.id)
         self._revoke(event.id)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.StreamPurged) -> None:
         for topic in self.streams.items[event.id].topics:
             self._renew(topic.partitions)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.TopicCreated) -> None:
         topic = Topic(event.id, event.name, event.created_at_us, event.settings, event.options)
         self._extend(topic, event.partitions_count, event.created_at_us)
         self.streams.items[event.stream_id].topics.add(topic)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.TopicUpdated) -> None:
         topics = self.streams.items[event.stream_id].topics
         topic = topics.items[event.id]
@@ -259,60 +262,60 @@ class Catalog:
         topic.settings = event.settings
         topic.options = event.options
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.TopicDeleted) -> None:
         self.streams.items[event.stream_id].topics.remove(event.id)
         self._revoke(event.stream_id, event.id)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.TopicPurged) -> None:
         self._renew(self._topic(event.stream_id, event.id).partitions)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.PartitionsCreated) -> None:
         self._extend(self._topic(event.stream_id, event.topic_id), event.count, event.created_at_us)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.PartitionsDeleted) -> None:
         partitions = self._topic(event.stream_id, event.topic_id).partitions
         del partitions[len(partitions) - event.count :]
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.GroupCreated) -> None:
         self._topic(event.stream_id, event.topic_id).groups.add(Group(event.id, event.name))
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.GroupDeleted) -> None:
         self._topic(event.stream_id, event.topic_id).groups.remove(event.id)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.UserCreated) -> None:
         user = User(event.id, event.username, event.password_hash, event.created_at_us, event.status, event.permissions)
         self.users.add(user)
         self._grants.pop(event.id, None)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.UserUpdated) -> None:
         user = self.users.items[event.id]
         self.users.rename(user, event.username)
         user.status = event.status
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.UserDeleted) -> None:
         for token in self.users.remove(event.id).tokens.values():
             del self._tokens[token.digest]
         self._grants.pop(event.id, None)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.PasswordChanged) -> None:
         self.users.items[event.id].password_hash = event.password_hash
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.PermissionsUpdated) -> None:
         self.users.items[event.id].permissions = event.permissions
         self._grants.pop(event.id, None)
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.TokenCreated) -> None:
         user = self.users.items[event.user_id]
         for token in [token for token in user.tokens.values() if token.is_expired(event.created_at_us)]:
@@ -320,7 +323,7 @@ class Catalog:
         token = user.tokens[event.name] = Token(event.name, event.digest, event.expires_at_us)
         self._tokens[token.digest] = user, token
 
-    @apply.register
+    @_fold.register
     def _(self, event: events.TokenDeleted) -> None:
         self._drop_token(self.users.items[event.user_id], event.name)
 

@@ -60,7 +60,7 @@ def _nothing_known(_block: memoryview, _start: int, _end: int, _size_max: int) -
 class Inbox:
     """The receiving half of one connection. `unread` counts what has arrived and was not taken as a frame yet.
 
-    measure: tells frames apart; set by the wire that reads them. frame_size_max: what it allows, in bytes.
+    measure: tells frames apart. frame_size_max: what it allows, in bytes. Both are set by the wire that reads them.
     """
 
     __slots__ = (
@@ -68,9 +68,9 @@ class Inbox:
         "frame_size_max", "measure",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool, measure: Measure = _nothing_known, *, frame_size_max: int = POOLED_SIZE_MAX) -> None:
+    def __init__(self, pool: Pool, measure: Measure = _nothing_known) -> None:
         self.measure = measure
-        self.frame_size_max = frame_size_max
+        self.frame_size_max = POOLED_SIZE_MAX
         self._pool = pool
         self._block = _NO_BLOCK
         self._start = 0  # of the first unread byte
