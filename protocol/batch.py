@@ -25,7 +25,6 @@ A record that starts or stops inside another one keeps its base fields, and its 
 from array import array
 from collections.abc import Container
 from struct import Struct, error, pack
-from types import BuiltinFunctionType
 
 import msgspec
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -33,19 +32,17 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 from .errors import Status
 
 try:
-    from ._frames import verify as _verify_native
+    from . import _frames as _native
 except ImportError:  # installed where there was no C compiler
+    _native = None
 
-    def _verify_native(record: memoryview, /) -> tuple[int, bytes, int, int] | None:
-        """Judge nothing, which leaves all to Python."""
-
-
-IS_NATIVE = isinstance(_verify_native, BuiltinFunctionType)
+IS_NATIVE = _native is not None
 
 Buffer = bytes | bytearray | memoryview
 
 HEADER_SIZE = 256
 FRAME_HEADER_SIZE = 48
+RECORD_SIZE_MIN = HEADER_SIZE + FRAME_HEADER_SIZE
 PAYLOAD_SIZE_MAX = 64_000_000
 USER_HEADERS_SIZE_MAX = 100_000
 
@@ -115,7 +112,7 @@ def read_header(data: Buffer, position: int = 0) -> Header:
         header = Header(*_HEADER.unpack_from(data, position))
     except error:
         raise BadBatch(0, "the header is cut off") from None
-    if header.size < HEADER_SIZE + FRAME_HEADER_SIZE:
+    if header.size < RECORD_SIZE_MIN:
         raise BadBatch(32, f"a record of {header.size} bytes holds no message")
     if header.count == 0:
         raise BadBatch(48, "no messages", Status.INVALID_MESSAGES_COUNT)
@@ -212,7 +209,7 @@ def verify(record: memoryview) -> Batch:
     record: exactly one record. Returns a Batch that views it. What is right is found so by C where that is built: 1000
     messages of 1000 bytes take 60 us instead of 340, one message 0.4 us instead of 1.1 (docs/decisions/0016).
     """
-    if fields := _verify_native(record):
+    if _native and (fields := _native.verify(record)):
         return Batch(record, *fields)
     return verify_in_python(record)
 
@@ -274,12 +271,18 @@ def checksum_of(record: memoryview, checksums: Buffer) -> int:
     return xxh3_64_intdigest(b"".join((record[:_HASHED_SIZE], record[48:52], checksums)))
 
 
-def stamp(batch: Batch, *, base_offset: int, base_timestamp_us: int) -> None:
+def stamp(batch: Batch, base_offset: int, base_timestamp_us: int) -> None:
     """Write what the server assigns into the record's header, in place."""
-    record, partition_id = batch.record, batch.partition_id
+    put_stamp(batch.record, batch.checksums, batch.partition_id, base_offset, base_timestamp_us)
+
+
+def stamp_in_python(
+    record: memoryview, checksums: bytes, partition_id: int, base_offset: int, base_timestamp_us: int
+) -> None:
+    """Do what `stamp` does; C takes 0.3 us for one message instead of 0.8."""
     origin_us, size, count = _KEPT.unpack_from(record)
     hashed = _HASHED.pack(partition_id, base_offset, base_timestamp_us, origin_us, size, count)
-    checksum = xxh3_64_intdigest(hashed + batch.checksums)
+    checksum = xxh3_64_intdigest(hashed + checksums)
     _STAMPED.pack_into(record, 0, partition_id, base_offset, base_timestamp_us, origin_us, size, checksum)
 
 
@@ -289,6 +292,28 @@ def span_of(record: Buffer, position: int = 0) -> tuple[int, int, int]:
     Nothing is checked, and a stored record's first delta is 0.
     """
     return _SPAN.unpack_from(record, position)
+
+
+def hop_in_python(data: memoryview, position: int, offset: int, stop: int, room: int) -> tuple[int, int, int, int]:
+    """Hop over the stored records from `position` on, where one with `offset` starts, until offset `stop`.
+
+    Goes less far where they are not all there in `room` bytes. Returns where the last of them ends and the next offset,
+    and where it begins and its base offset: C takes 0.2 us, and 3 us for a thousand records instead of 400.
+    """
+    base, last, end = offset, position, position
+    end_max = min(len(data), position + room)
+    while offset < stop:
+        if end + HEADER_SIZE > end_max:
+            break
+        found, size, count = span_of(data, end)
+        if found != offset or size < RECORD_SIZE_MIN or end + size > end_max or not count:
+            break
+        base, last, end, offset = offset, end, end + size, offset + count
+    return end, offset, last, base
+
+
+put_stamp = _native.stamp if _native else stamp_in_python
+hop = _native.hop if _native else hop_in_python
 
 
 def cut(record: memoryview, *, skip: int, count: int) -> list[Buffer]:

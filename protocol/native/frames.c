@@ -1,8 +1,7 @@
-/* Verify a batch record: what `verify` of protocol/batch.py does, for the records that are right.
+/* What the broker does with every batch record: `verify`, `stamp` and `hop` of protocol/batch.py.
 
-   The layout is drawn in protocol/batch.py. A record that is wrong is not judged here: the answer is None, and Python
-   says what is wrong and where. So the two must agree on which records are right, and nothing else;
-   tests/protocol/test_native.py holds them to it.
+   The layout is drawn there. What is wrong is not judged here: the answer is None, and Python says what is wrong and
+   where. So the two must agree on what is right, and on nothing else; tests/protocol/test_native.py holds them to it.
 
    No byte of a record is trusted. `size` is the buffer's, each position is compared with it before it is read, and
    sums are of 64 bits, where three numbers of 32 bits can't wrap. Fields need not be aligned. */
@@ -135,8 +134,134 @@ verify(PyObject *module, PyObject *record)
     return found;
 }
 
+static void
+put_u64(uint8_t *place, uint64_t value)
+{
+    memcpy(place, &value, sizeof value);
+}
+
+/* Write what the server assigns into a header; `hashed` has room for HASHED_SIZE bytes before the checksums. */
+static void
+put_stamp(uint8_t *record, uint8_t *hashed, uint64_t hashed_size, const uint64_t fields[3])
+{
+    for (int index = 0; index < 3; index++) {
+        put_u64(record + 8 * index, fields[index]);
+    }
+    memcpy(hashed, record, 40);
+    memcpy(hashed + 40, record + 48, 4);
+    put_u64(record + 40, digest(hashed, hashed_size));
+}
+
+static PyObject *
+stamped(Py_buffer *record, Py_buffer *checksums, const uint64_t fields[3])
+{
+    uint8_t few[HASHED_SIZE + 8 * 32];
+    uint64_t hashed_size = HASHED_SIZE + (uint64_t)checksums->len;
+    if (record->len < HEADER_SIZE) {
+        PyErr_SetString(PyExc_ValueError, "the record has no header");
+        return NULL;
+    }
+    uint8_t *hashed = hashed_size <= sizeof few ? few : PyMem_Malloc(hashed_size);
+    if (hashed == NULL) {
+        return PyErr_NoMemory();
+    }
+    memcpy(hashed + HASHED_SIZE, checksums->buf, (size_t)checksums->len);
+    put_stamp(record->buf, hashed, hashed_size, fields);
+    if (hashed != few) {
+        PyMem_Free(hashed);
+    }
+    Py_RETURN_NONE;
+}
+
+/* Read `count` numbers from Python; tell whether they are numbers of 64 bits. */
+static int
+read_numbers(PyObject *const *from, int count, uint64_t *numbers)
+{
+    for (int index = 0; index < count; index++) {
+        numbers[index] = PyLong_AsUnsignedLongLong(from[index]);
+        if (numbers[index] == UINT64_MAX && PyErr_Occurred()) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* stamp(record, checksums, partition_id, base_offset, base_timestamp_us) */
+static PyObject *
+stamp(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    Py_buffer record, checksums;
+    uint64_t fields[3];
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "stamp takes 5 arguments");
+        return NULL;
+    }
+    if (!read_numbers(args + 2, 3, fields) || PyObject_GetBuffer(args[0], &record, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (PyObject_GetBuffer(args[1], &checksums, PyBUF_SIMPLE) == 0) {
+        result = stamped(&record, &checksums, fields);
+        PyBuffer_Release(&checksums);
+    }
+    PyBuffer_Release(&record);
+    return result;
+}
+
+/* numbers: position, offset, stop and room. found: where the last record ends, the offset behind it, where it begins and
+   its base offset. */
+static void
+hop_over(const uint8_t *data, uint64_t size, const uint64_t numbers[4], uint64_t found[4])
+{
+    uint64_t end = numbers[0], offset = numbers[1], stop = numbers[2], room = numbers[3];
+    uint64_t last = end, base = offset;
+    uint64_t end_max = end < size && room < size - end ? end + room : size;
+    while (offset < stop) {
+        if (end > end_max || end_max - end < HEADER_SIZE) {
+            break;
+        }
+        const uint8_t *record = data + end;
+        uint64_t record_size = u64_at(record + 32), count = u32_at(record + 48);
+        if (u64_at(record + 8) != offset || record_size < HEADER_SIZE + FRAME_HEADER_SIZE || record_size > end_max - end
+            || count == 0 || offset + count < offset) {
+            break;
+        }
+        last = end;
+        base = offset;
+        end += record_size;
+        offset += count;
+    }
+    found[0] = end;
+    found[1] = offset;
+    found[2] = last;
+    found[3] = base;
+}
+
+/* hop(data, position, offset, stop, room) */
+static PyObject *
+hop(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    Py_buffer data;
+    uint64_t numbers[4], found[4];
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "hop takes 5 arguments");
+        return NULL;
+    }
+    if (!read_numbers(args + 1, 4, numbers) || PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    hop_over(data.buf, (uint64_t)data.len, numbers, found);
+    PyBuffer_Release(&data);
+    return Py_BuildValue("(KKKK)", (unsigned long long)found[0], (unsigned long long)found[1],
+                         (unsigned long long)found[2], (unsigned long long)found[3]);
+}
+
 static PyMethodDef functions[] = {
     {"verify", verify, METH_O, NULL},
+    {"stamp", (PyCFunction)(void (*)(void))stamp, METH_FASTCALL, NULL},
+    {"hop", (PyCFunction)(void (*)(void))hop, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

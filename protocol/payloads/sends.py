@@ -17,6 +17,8 @@ from .fields import IDENTIFIER, PARTITIONING
 
 METADATA_SIZE_MAX = 1024
 _SIZE = Struct("<I")
+_SIZE_SIZE = _SIZE.size
+_END_MAX = _SIZE_SIZE + METADATA_SIZE_MAX
 _TARGETS_MAX = 4096
 
 
@@ -42,11 +44,10 @@ def _target(metadata: bytes) -> Target:
 
 def read_target(data: memoryview) -> tuple[Target, int]:
     """Read where a send goes; return it and where in `data` its messages start."""
-    size = _SIZE.unpack_from(data)[0] if len(data) >= _SIZE.size else METADATA_SIZE_MAX + 1
-    end = _SIZE.size + size
-    if size > METADATA_SIZE_MAX or end > len(data):
+    end = _SIZE_SIZE + (_SIZE.unpack_from(data)[0] if len(data) >= _SIZE_SIZE else METADATA_SIZE_MAX)
+    if end > len(data) or end > _END_MAX:
         raise WireError(0, f"metadata of at most {METADATA_SIZE_MAX} bytes, all there", f"{len(data)} bytes")
-    return _target(data[_SIZE.size : end].tobytes()), end
+    return _target(data[_SIZE_SIZE:end].tobytes()), end
 
 
 @lru_cache(_TARGETS_MAX)

@@ -69,14 +69,18 @@ def measure(block: memoryview, start: int, end: int, size_max: int) -> int:
     """Return the size of the frame whose bytes lie from `start` to `end`, 0 when they are too few. Raises WireError."""
     # The first 16 bytes are a checksum that no client makes: anything there is another protocol, and waiting
     # for the rest of a header would leave that peer hanging.
-    arrived = end - start >= SIZE_END
-    zeros, size = _START.unpack_from(block, start) if arrived else (any(block[start : min(start + 8, end)]), 0)
+    if end - start >= SIZE_END:
+        zeros, size = _START.unpack_from(block, start)
+        if HEADER_SIZE <= size <= size_max and not zeros:
+            return size
+    else:
+        zeros, size = any(block[start : min(start + 8, end)]), 0
     if zeros:
         head = block[start : min(start + 8, end)]
         raise WireError(0, "a vsr header, which begins with zeros", head.hex(" "))
-    if arrived and not HEADER_SIZE <= size <= size_max:
+    if size or end - start >= SIZE_END:
         raise WireError(48, f"a frame of {HEADER_SIZE} to {size_max} bytes", str(size))
-    return size
+    return 0
 
 
 def read_request(frame: memoryview) -> RequestHeader:

@@ -17,12 +17,26 @@ from ..model.messages import Polled, Sent
 from ..model.tokens import LoginWithToken
 from ..model.users import LoggedIn, Logout
 from ..wire import Receiver, Request
-from . import frames, session
-from .frames import HEADER_SIZE, Reason, RequestHeader
+from . import session
+from .frames import (
+    DEDUPLICATED,
+    FRAMED,
+    HEADER_SIZE,
+    LOGOUT,
+    NON_REPLICATED,
+    REGISTER,
+    Reason,
+    RequestHeader,
+    body_checksum_holds,
+    eviction,
+    measure,
+    read_request,
+    reply_header,
+)
 from .messages import polled_head, sent_body
 from .overrides import CODECS
 
-_LOGIN = (None, frames.REGISTER)
+_LOGIN = (None, REGISTER)
 SUCCESS = bytes(4)  # a result section with no failures
 _FAILURE = Struct("<3I")
 
@@ -56,7 +70,7 @@ class VsrWire(Receiver):
     def __init__(self, vsr: session.VsrSession, inbox: Inbox, *, frame_size_max: int) -> None:
         super().__init__(inbox, frame_size_max)
         self._session = vsr
-        inbox.measure = frames.measure
+        inbox.measure = measure
 
     def requests(self, count_max: int) -> Iterator[Request]:
         return map(self._request, self._inbox.frames(count_max))
@@ -66,45 +80,48 @@ class VsrWire(Receiver):
         if type(reply) is Polled:
             return self._polled(header, reply)
         if type(reply) is Sent:
-            return self._answer(header, sent_body(reply))
+            vsr = self._session
+            vsr.commit += 1
+            body = sent_body(reply)
+            return [reply_header(header, len(body), vsr.epoch, vsr.commit) + body]
         if isinstance(reply, LoggedIn):
             self._session.bind(header.client, reply.session)
             return self._answer(header, SUCCESS + session.write_logged_in(reply))
         if isinstance(request.command, Logout):
             self._session.unbind()
         payload = CODECS[type(reply)].encode(reply) if reply is not None else b""
-        return self._answer(header, SUCCESS + payload if header.operation in frames.FRAMED else payload)
+        return self._answer(header, SUCCESS + payload if header.operation in FRAMED else payload)
 
     def refuse(self, request: Request, status: Status) -> list[Buffer]:
         header: RequestHeader = request.tag
-        if header.operation == frames.REGISTER and (reason := _LOGIN_REASONS.get(status)):
+        if header.operation == REGISTER and (reason := _LOGIN_REASONS.get(status)):
             if status is Status.USER_INACTIVE and isinstance(request.command, LoginWithToken):
                 reason = Reason.USER_INACTIVE
             return [_evict(header, reason)]
-        if header.operation > frames.LOGOUT and (reason := _REASONS.get(status)):
+        if header.operation > LOGOUT and (reason := _REASONS.get(status)):
             return [_evict(header, reason)]
         if status is Status.REQUEST_ALREADY_APPLIED:
             vsr = self._session
-            return [frames.reply_header(header, 0, vsr.epoch, vsr.commit, status)]
-        if header.operation in frames.FRAMED:
+            return [reply_header(header, 0, vsr.epoch, vsr.commit, status)]
+        if header.operation in FRAMED:
             return self._answer(header, _FAILURE.pack(1, 0, status))
         return self._answer(header, b"", status)
 
     def _request(self, frame: memoryview) -> Request:
-        header = frames.read_request(frame)
-        operation = header.operation
-        body = frame[HEADER_SIZE:]
-        vsr = self._session
-        if operation > frames.LOGOUT and (header.session != vsr.epoch or header.client != vsr.client or not vsr.epoch):
+        header = read_request(frame)
+        operation, vsr = header.operation, self._session
+        if operation == NON_REPLICATED:
+            decode = _OF_CODE.get(header.code)
+        elif operation > LOGOUT and (header.session != vsr.epoch or header.client != vsr.client or not vsr.epoch):
             return Request(None, header, self._stranger(header))
-        if header.checksum and not frames.body_checksum_holds(header, body):
+        else:
+            decode = _OF_OPERATION.get(operation)
+        body = frame[HEADER_SIZE:]
+        if header.checksum and not body_checksum_holds(header, body):
             return Request(None, header, Status.INVALID_FORMAT)
-        if operation == frames.REGISTER:
-            return _login(header, body)
-        decode = _OF_CODE.get(header.code) if operation == frames.NON_REPLICATED else _OF_OPERATION.get(operation)
         if decode is None:
-            return Request(None, header, _unknown(header))
-        if operation in frames.DEDUPLICATED and (settled := self._settled(header)):
+            return _login(header, body) if operation == REGISTER else Request(None, header, _unknown(header))
+        if operation in DEDUPLICATED and (settled := self._settled(header)):
             return settled
         try:
             return Request(decode(body), header)
@@ -131,22 +148,22 @@ class VsrWire(Receiver):
         vsr, records = self._session, reply.records
         head = polled_head(reply)
         size = len(head) + (len(records[0]) if len(records) == 1 else sum(map(len, records)))
-        return [frames.reply_header(header, size, vsr.epoch, vsr.commit) + head, *records]
+        return [reply_header(header, size, vsr.epoch, vsr.commit) + head, *records]
 
     def _answer(self, header: RequestHeader, body: Buffer, status: Status = Status.OK) -> list[Buffer]:
         """Return a whole reply, and remember it where the client may ask again."""
         vsr = self._session
-        if header.operation != frames.NON_REPLICATED:
+        if header.operation != NON_REPLICATED:
             vsr.commit += 1
-        answer: list[Buffer] = [frames.reply_header(header, len(body), vsr.epoch, vsr.commit, status) + body]
-        if header.operation in frames.DEDUPLICATED and vsr.epoch:
+        answer: list[Buffer] = [reply_header(header, len(body), vsr.epoch, vsr.commit, status) + body]
+        if header.operation in DEDUPLICATED and vsr.epoch:
             vsr.keep(header, answer)
         return answer
 
 
 def _unknown(header: RequestHeader) -> Status:
     """Return the status of a header that names no command. One that has an operation has to come as that."""
-    is_code = header.operation == frames.NON_REPLICATED
+    is_code = header.operation == NON_REPLICATED
     return Status.INVALID_COMMAND if is_code and header.code not in BY_CODE else Status.FEATURE_UNAVAILABLE
 
 
@@ -163,5 +180,5 @@ def _login(header: RequestHeader, body: memoryview) -> Request:
 
 def _evict(header: RequestHeader, reason: Reason) -> bytes:
     if reason is Reason.INCOMPATIBLE_VERSION:
-        return frames.eviction(header, reason, newest=session.NEWEST_VERSION, oldest=session.OLDEST_VERSION)
-    return frames.eviction(header, reason)
+        return eviction(header, reason, newest=session.NEWEST_VERSION, oldest=session.OLDEST_VERSION)
+    return eviction(header, reason)

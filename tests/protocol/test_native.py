@@ -1,4 +1,4 @@
-"""The C that verifies a record and the Python that does: they agree on what is right, whatever the bytes say."""
+"""The C that verifies, stamps and finds records and the Python that does: they agree, whatever the bytes say."""
 
 import sys
 import sysconfig
@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from struct import pack_into, unpack_from
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,14 @@ from pybroker.protocol.batch import (
     PAYLOAD_SIZE_MAX,
     USER_HEADERS_SIZE_MAX,
     BadBatch,
-    _verify_native,
+    _native,
+    hop_in_python,
+    stamp_in_python,
     verify_in_python,
 )
 from support.batches import make_batch, make_frame, make_record, reseal, seal
 
+native: Any = _native
 IS_BUILT = find_spec("pybroker.protocol._frames") is not None
 needs_native = pytest.mark.skipif(not IS_BUILT, reason="protocol/native is not built here")
 
@@ -33,6 +37,7 @@ LIMITS = (
     (0, PAYLOAD_SIZE_MAX, True),
     (0, PAYLOAD_SIZE_MAX + 1, False),
 )
+U64 = st.integers(0, 2**64 - 1)
 # XXH3 goes another way below 17, 129 and 241 bytes, and after each KiB; a frame's checksum covers 40 more than these.
 SIZES = st.one_of(st.integers(1, 300), st.integers(980, 990), st.integers(1, 5000))
 
@@ -53,7 +58,7 @@ def fields_in_python(record: memoryview) -> tuple[int, bytes, int, int] | None:
 
 
 def both_say_the_same(record: memoryview) -> bool:
-    return _verify_native(record) == fields_in_python(record)
+    return native.verify(record) == fields_in_python(record)
 
 
 @st.composite
@@ -144,7 +149,7 @@ def test_right_records_of_any_sizes_are_found_right(made: list[bytes]) -> None:
     seal(record, checksums)
     assert both_say_the_same(record)
     wraps = first_delta + len(made) > 2**32
-    assert _verify_native(record) == (None if wraps else (len(made), checksums, 2**64 - 1, first_delta))
+    assert native.verify(record) == (None if wraps else (len(made), checksums, 2**64 - 1, first_delta))
 
 
 @needs_native
@@ -173,7 +178,7 @@ def test_each_lie_in_each_field_gets_the_same_verdict_from_both(lie: int, at: in
 @pytest.mark.parametrize(("headers_size", "payload_size", "right"), LIMITS)
 def test_sizes_at_their_limit_are_right_and_one_more_is_not(headers_size: int, payload_size: int, right: bool) -> None:
     record = make_record(make_frame(bytes(payload_size), offset_delta=0, user_headers=bytes(headers_size)))
-    assert (_verify_native(record) is not None) == right
+    assert (native.verify(record) is not None) == right
     assert both_say_the_same(record)
 
 
@@ -189,20 +194,92 @@ def test_any_frames_under_a_plausible_header_get_the_same_verdict_from_both(rest
 def test_record_may_start_at_any_address(shift: int) -> None:
     record = make_batch([b"one", b"two" * 400]).record
     moved = memoryview(bytes(shift) + record)[shift:]
-    assert _verify_native(moved) == _verify_native(record) is not None
+    assert native.verify(moved) == native.verify(record) is not None
 
 
 @needs_native
 def test_record_is_let_go_of() -> None:
     record = make_batch([b"one"]).record
     for view in (memoryview(record), memoryview(record[:-1])):
-        _verify_native(view)
+        native.verify(view)
         view.release()
         with pytest.raises(ValueError, match="released"):
-            _verify_native(view)
+            native.verify(view)
 
 
 @needs_native
 def test_what_is_no_buffer_is_a_type_error() -> None:
     with pytest.raises(TypeError):
-        _verify_native(None)  # pyright: ignore[reportArgumentType]
+        native.verify(None)  # pyright: ignore[reportArgumentType]
+
+
+@needs_native
+@given(made=frames(), fields=st.tuples(U64, U64, U64), counts=st.sampled_from([None, 0, 2**32 - 1]))
+def test_both_stamp_alike(made: list[bytes], fields: tuple[int, int, int], counts: int | None) -> None:
+    """Also where the header says nonsense: what is stamped has been verified, and nobody relies on that here."""
+    record, checksums = make_record(*made), checksums_of(made)
+    if counts is not None:
+        pack_into("<I", record, 48, counts)
+    stamped = memoryview(bytearray(record))
+    native.stamp(record, checksums, *fields)
+    stamp_in_python(stamped, checksums, *fields)
+    assert record == stamped
+
+
+@needs_native
+def test_stamp_takes_only_what_it_can() -> None:
+    record = make_batch([b"one"]).record
+    for wrong, error in (
+        ((record, b"", 0, 0), TypeError),
+        ((record, b"", 0, 0, "0"), TypeError),
+        ((record, b"", 0, 2**64, 0), OverflowError),
+        ((record, b"", 0, -1, 0), OverflowError),
+        ((record, None, 0, 0, 0), TypeError),
+        ((record.toreadonly(), b"", 0, 0, 0), BufferError),
+        ((record[: HEADER_SIZE - 1], b"", 0, 0, 0), ValueError),
+    ):
+        before = bytes(record)
+        with pytest.raises(error):
+            native.stamp(*wrong)
+        assert record == before
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[bytearray, list[int], int]:
+    """Return stored records back to back, some of them lying, where each begins, and the first's base offset."""
+    base = first = draw(st.sampled_from([0, 7, 2**32, 2**62]))
+    data, starts = bytearray(), list[int]()
+    for count in draw(st.lists(st.integers(1, 3), min_size=1, max_size=6)):
+        starts.append(len(data))
+        record = make_batch([b"x" * draw(st.integers(1, 30))] * count).record
+        pack_into("<Q", record, 8, base)
+        data += record
+        base += count
+    if draw(st.booleans()):
+        at, size = draw(st.sampled_from([(8, 8), (32, 8), (48, 4)]))
+        lie = draw(st.sampled_from([0, 1, 303, 304, 2**31, 2**32 - 1, 2**63, 2**64 - 1])) % 2 ** (8 * size)
+        at += draw(st.sampled_from(starts))
+        data[at : at + size] = lie.to_bytes(size, "little")
+    return data, starts, first
+
+
+@needs_native
+@given(run=runs(), data=st.data())
+def test_both_hop_alike(run: tuple[bytearray, list[int], int], data: st.DataObject) -> None:
+    held, starts, first = run
+    position = data.draw(st.one_of(st.sampled_from(starts), st.integers(0, len(held) + 300)))
+    offset = first + data.draw(st.integers(0, 3)) * (position != 0)
+    stop = data.draw(st.one_of(st.integers(0, 20).map(first.__add__), st.sampled_from([0, 2**64 - 1])))
+    room = data.draw(st.sampled_from([0, 255, 304, 400, 1000, len(held), 2**63]))
+    view = memoryview(held)
+    assert native.hop(view, position, offset, stop, room) == hop_in_python(view, position, offset, stop, room)
+
+
+@needs_native
+def test_hop_takes_only_what_it_can() -> None:
+    record = make_batch([b"one"]).record
+    for wrong in ((record, 0, 0, 0), (None, 0, 0, 0, 0), (record, 0, "0", 0, 0)):
+        with pytest.raises(TypeError):
+            native.hop(*wrong)
+    with pytest.raises(OverflowError):
+        native.hop(record, 0, 0, 0, -1)
