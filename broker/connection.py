@@ -8,17 +8,14 @@ the task does what waits: for the disk, for a peer that is slow to read, for mor
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import coroutine
-from typing import Any, NamedTuple, Protocol
-
-import msgspec
+from typing import Protocol
 
 from ..protocol.batch import Buffer
 from ..protocol.errors import Refused, Status, WireError
 from ..protocol.wire import Request, Wire
-from .dispatch import Dispatch
+from .dispatch import Dispatch, Serving
 from .session import Session
 
 log = logging.getLogger(__name__)
@@ -37,18 +34,6 @@ class Limits:
     requests_per_turn_max: int
     login_timeout_s: float
     write_timeout_s: float
-
-
-Serving = Coroutine[Any, Any, msgspec.Struct | None]
-NOWHERE = object()
-
-
-class Begun(NamedTuple):
-    """A request that is being answered. waits_for: what its coroutine stands at; NOWHERE if it has not begun."""
-
-    request: Request
-    serving: Serving
-    waits_for: Any
 
 
 # Puts the buffers of one answer into the frame that its transport has for messages.
@@ -115,13 +100,13 @@ class Connection:
         session.close = self.stop
         self._channel = channel
         self._dispatch = dispatch
-        self._ask = dispatch.__call__
+        self._begin = dispatch.begin
         self._limits = limits
         self._turn_count_max = limits.requests_per_turn_max
         self._frame = frame
         self._turn: Iterator[Request] | None = None  # the requests that are being answered
         self._turn_count = 0  # of them, so far
-        self._begun: Begun | None = None
+        self._begun: tuple[Request, Serving] | None = None  # what waits; whoever is taken after it is answered after it
         self._error: Exception | None = None
         self._answers: list[Buffer] = []  # not written yet
         self._size = 0  # of those, in bytes
@@ -172,7 +157,7 @@ class Connection:
             log.exception("closed %s; this is a bug in pybroker", self.session.address)
         finally:
             if self._begun is not None:
-                self._begun.serving.close()
+                self._begun[1].close()
             self._channel.close()
             self.wire.close()
             self._dispatch.disconnected(self.session)
@@ -223,7 +208,7 @@ class Connection:
                 await self._write()
                 raise
             if begun is not None:
-                await self._finish(begun)
+                await self._finish(*begun)
                 continue
             if self._answers and self.wire.pause_s and not self.wire.unread:
                 await self._pause(self.wire.pause_s)
@@ -239,7 +224,7 @@ class Connection:
         """Whether all that has arrived was taken: a turn has a limit."""
         return self._turn is None and self._turn_count < self._turn_count_max
 
-    def _advance(self) -> Begun | None:
+    def _advance(self) -> tuple[Request, Serving] | None:
         """Answer requests up to one that has to wait, which is returned, or until there is much to write.
 
         The turn is over when there is none. Raises WireError where the peer can't be followed.
@@ -249,34 +234,29 @@ class Connection:
         if self._turn is None:
             self._turn = self.wire.requests(self._turn_count_max)
             self._turn_count = 0
-        at_once, ask, reply, session = self._dispatch.at_once, self._ask, self.wire.reply, self.session
+        begin, reply, session = self._begin, self.wire.reply, self.session
         for request in self._turn:
             self._turn_count += 1
             command = request.command
             if command is None:
-                answer = self._unasked(request)
-            elif type(command) in at_once:
-                serving = ask(session, command)
-                try:
-                    waited = serving.send(None)
-                except StopIteration as done:
-                    answer = reply(request, done.value)
-                except Refused as error:
-                    answer = self._refusal(request, error)
-                else:
-                    return Begun(request, serving, waited)
-            else:
-                return Begun(request, ask(session, command), NOWHERE)
-            self._take(answer)
+                self._take(self._unasked(request))
+                continue
+            try:
+                begun = begin(session, command)
+            except Refused as error:
+                self._take(self._refusal(request, error))
+                continue
+            if type(begun) is Serving:
+                return request, begun
+            self._take(reply(request, begun))
             if self._size > WRITE_SIZE:
                 return None
         self._turn = None
         return None
 
-    async def _finish(self, begun: Begun) -> None:
-        request, serving, waits_for = begun
+    async def _finish(self, request: Request, serving: Serving) -> None:
         try:
-            reply = await (serving if waits_for is NOWHERE else _rest_of(serving, waits_for))
+            reply = await serving
         except Refused as error:
             self._take(self._refusal(request, error))
             return
@@ -371,21 +351,3 @@ class Connection:
     def _abort(self, why: str) -> None:
         log.warning("closed %s: %s", self.session.address, why)
         self._channel.abort()
-
-
-@coroutine
-def _rest_of(serving: Serving, waited: Any) -> Generator[Any, Any, msgspec.Struct | None]:
-    """Go on, in a task, with a coroutine that was begun by hand and waits for `waited`."""
-    try:
-        while True:
-            try:
-                value = yield waited
-            except GeneratorExit:
-                serving.close()
-                raise
-            except BaseException as error:
-                waited = serving.throw(error)
-            else:
-                waited = serving.send(value)
-    except StopIteration as done:
-        return done.value

@@ -11,6 +11,7 @@ from ..protocol.primitives import Transport
 
 # Upper bounds of a histogram's buckets, in seconds; one more is for what takes longer.
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_SHORTEST_S = BUCKETS_S[0]
 
 
 class Timing(Struct):
@@ -21,8 +22,12 @@ class Timing(Struct):
     failures: int = 0
 
     def note(self, seconds: float) -> None:
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.counts[0 if seconds <= _SHORTEST_S else bisect_left(BUCKETS_S, seconds)] += 1
         self.seconds += seconds
+
+    def failed(self, seconds: float) -> None:
+        self.failures += 1
+        self.note(seconds)
 
 
 class Traffic(Struct):
@@ -58,15 +63,19 @@ class Counters:
     def sent(self, topic: tuple[int, int], messages: int, size: int) -> None:
         """Take note of a batch of `size` bytes that a topic has stored."""
         self.written_bytes += size
-        traffic = self.traffic.get(topic) or self.traffic.setdefault(topic, Traffic())
+        traffic = self.traffic.get(topic) or self._begin(topic)
         traffic.messages_in += messages
         traffic.bytes_in += size
 
     def polled(self, topic: tuple[int, int], messages: int, size: int) -> None:
         self.read_bytes += size
-        traffic = self.traffic.get(topic) or self.traffic.setdefault(topic, Traffic())
+        traffic = self.traffic.get(topic) or self._begin(topic)
         traffic.messages_out += messages
         traffic.bytes_out += size
+
+    def _begin(self, topic: tuple[int, int]) -> Traffic:
+        traffic = self.traffic[topic] = Traffic()
+        return traffic
 
     def forget(self, topic: tuple[int, int]) -> None:
         """Forget a topic that is deleted: its id is given out again."""

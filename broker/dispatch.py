@@ -1,9 +1,10 @@
 """From a command to its reply: one table, one gate, one place where exceptions become statuses."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Generator
 from time import perf_counter
-from typing import Any
+from types import CoroutineType
+from typing import Any, final
 
 from msgspec import Struct
 
@@ -12,6 +13,7 @@ from ..protocol.errors import Refused, Status
 from ..protocol.model import groups, messages, offsets, partitions, streams, system, tokens, topics, users
 from ..protocol.needs import Need
 from ..storage.errors import Corrupt, Full, OffsetGone, Poisoned, UnknownKey
+from .counters import Timing
 from .gate import allows
 from .services import consumers as consumers_service
 from .services import groups as groups_service
@@ -30,7 +32,8 @@ from .state import State
 
 log = logging.getLogger(__name__)
 
-Service = Callable[[State, Session, Any], Awaitable[Struct | None]]
+# What needs no wait is answered where it is called; a coroutine gives the reply of what does.
+Service = Callable[[State, Session, Any], "Struct | CoroutineType[Any, Any, Struct | None] | None"]
 
 SERVICES: dict[type[Struct], Service] = {
     system.Ping: system_service.ping,
@@ -111,13 +114,26 @@ def _refused(error: Exception, kind: type[Struct], session: Session) -> Refused:
     return Refused(Status.ERROR, str(error))
 
 
+@final
+class Serving:
+    """What is left of a command that waits. Await it for the reply, or close it."""
+
+    __slots__ = ("_coroutines",)
+
+    def __init__(self, *coroutines: "CoroutineType[Any, Any, Struct | None]") -> None:
+        """The first gives the reply; it may await the others, which would not be closed with it before it begins."""
+        self._coroutines = coroutines
+
+    def __await__(self) -> Generator[Any, Any, Struct | None]:
+        return self._coroutines[0].__await__()
+
+    def close(self) -> None:
+        for coroutine in self._coroutines:
+            coroutine.close()
+
+
 class Dispatch:
     """Answer commands. Raises Refused, and nothing else but cancellation."""
-
-    # Commands that seldom wait. What serves them has to work where there is no task, up to its first wait.
-    at_once: frozenset[type[Struct]] = frozenset(
-        {messages.SendMessages, messages.PollMessages, offsets.StoreConsumerOffset, system.Ping}
-    )
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -127,6 +143,11 @@ class Dispatch:
         self._routes = {kind: (*route, timings[kind]) for kind, route in _ROUTES.items()}
 
     async def __call__(self, session: Session, command: Struct) -> Struct | None:
+        begun = self.begin(session, command)
+        return await begun if type(begun) is Serving else begun
+
+    def begin(self, session: Session, command: Struct) -> Struct | Serving | None:
+        """Return the reply to a command, or what is left to do where that takes a wait."""
         kind = type(command)
         need, service, timings = self._routes[kind]
         timing = timings[session.transport]
@@ -135,7 +156,28 @@ class Dispatch:
         try:
             if not session.epoch or session.is_stale or need not in self._grants(session.user_id).everywhere:
                 self._admit(session, need, command)
-            return await service(self._state, session, command)
+            reply = service(self._state, session, command)
+        except Refused:
+            timing.failed(perf_counter() - started)
+            raise
+        except Exception as error:
+            timing.failed(perf_counter() - started)
+            raise _refused(error, kind, session) from error
+        if type(reply) is CoroutineType:
+            return Serving(self._finish(reply, timing, started, kind, session), reply)
+        timing.note(perf_counter() - started)
+        return reply
+
+    async def _finish(
+        self,
+        rest: "CoroutineType[Any, Any, Struct | None]",
+        timing: Timing,
+        started: float,
+        kind: type[Struct],
+        session: Session,
+    ) -> Struct | None:
+        try:
+            return await rest
         except Refused:
             timing.failures += 1
             raise

@@ -38,9 +38,9 @@ class Logs:
     def of(self, partition: Partition) -> Log:
         return self._open[partition.log_id]
 
-    def holds(self, log_id: int) -> bool:
-        """Say whether a log is still one of the catalog's."""
-        return log_id in self._open
+    def holds(self, partition: Partition, log: Log) -> bool:
+        """Say whether a log is still that of a partition, which may have been emptied or deleted."""
+        return self._open.get(partition.log_id) is log
 
     async def drop(self, log_ids: Iterable[int]) -> None:
         """Drop logs that no partition has any more, with their consumers' offsets."""

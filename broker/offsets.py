@@ -27,21 +27,20 @@ class Offsets:
     def get(self, log_id: int, kind: ConsumerKind, consumer: int) -> int | None:
         return self._table.get(KEY.pack(log_id, kind, consumer))
 
-    async def store(self, log_id: int, kind: ConsumerKind, consumer: int, offset: int, *, persisted: bool) -> None:
-        """Store an offset, back and forth as asked; `persisted` waits for the disk."""
+    def store(self, log_id: int, kind: ConsumerKind, consumer: int, offset: int) -> None:
+        """Store an offset, back and forth as asked. It is durable after `sync`."""
         self._table.put(KEY.pack(log_id, kind, consumer), offset)
-        if persisted:
-            await self._table.sync()
 
-    async def delete(self, log_id: int, kind: ConsumerKind, consumer: int, *, persisted: bool) -> bool:
-        """Forget an offset; return whether there was one."""
+    def delete(self, log_id: int, kind: ConsumerKind, consumer: int) -> bool:
+        """Forget an offset, durably after `sync`; return whether there was one."""
         key = KEY.pack(log_id, kind, consumer)
         if self._table.get(key) is None:
             return False
         self._table.delete([key])
-        if persisted:
-            await self._table.sync()
         return True
+
+    async def sync(self) -> None:
+        await self._table.sync()
 
     def all(self) -> Iterator[tuple[int, ConsumerKind, int, int]]:
         """Yield log id, kind and id of the consumer, and offset of each that is stored."""

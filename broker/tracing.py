@@ -34,7 +34,7 @@ from ..protocol.model.messages import RESYNC_PARTITION, Polled, PollMessages, Po
 from ..protocol.model.offsets import StoreConsumerOffset
 from ..protocol.primitives import Consumer, ConsumerKind, Transport
 from .catalog import Topic
-from .dispatch import Dispatch
+from .dispatch import Dispatch, Serving
 from .session import Session
 from .state import State
 
@@ -62,8 +62,6 @@ _W3C = TraceContextTextMapPropagator()
 class TracedDispatch(Dispatch):
     """Dispatch that makes a span of each command; log records written meanwhile belong to it."""
 
-    at_once = frozenset()  # a span is the current one of its task
-
     def __init__(self, state: State, tracer: Tracer) -> None:
         super().__init__(state)
         self._tracer = tracer
@@ -77,11 +75,15 @@ class TracedDispatch(Dispatch):
         }
         self._ends: dict[Transport, dict[str, str | int]] = {}
 
-    async def __call__(self, session: Session, command: Struct) -> Struct | None:
+    def begin(self, session: Session, command: Struct) -> Serving:
+        return Serving(self._trace(session, command))  # a span is the current one of its task
+
+    async def _trace(self, session: Session, command: Struct) -> Struct | None:
         span = self._start(session, command)
         token = attach(set_span_in_context(span))
         try:
-            reply = await super().__call__(session, command)
+            begun = super().begin(session, command)
+            reply = await begun if type(begun) is Serving else begun
             if span.is_recording():
                 _describe(span, reply)
             return reply

@@ -49,7 +49,14 @@ class MemoryLog:
         size = sum(segment.size for segment in segments)
         return Bounds(first, self._next, size, len(segments), self._next - first)
 
+    @property
+    def next(self) -> int:
+        return self._next
+
     async def append(self, batch: Batch) -> int:
+        return self.append_nowait(batch)
+
+    def append_nowait(self, batch: Batch) -> int:
         if self._dropped:
             raise Poisoned(_NOWHERE, ValueError("the log is closed"))
         if not self._segments or self._segments[-1].size >= max(self.policy.segment_size, 1):
@@ -64,6 +71,12 @@ class MemoryLog:
         return offset
 
     async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
+        return self._read(offset, limit)
+
+    def read_nowait(self, offset: int, limit: ReadLimit) -> list[memoryview] | None:
+        return None if offset < self.bounds.first else self._read(offset, limit)
+
+    def _read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
         if offset >= self._next or limit.messages < 1:
             return []
         if offset < self.bounds.first:

@@ -1,5 +1,8 @@
 """Consumer offsets, and who may read which partition under which name."""
 
+from types import CoroutineType
+from typing import Any
+
 import msgspec
 
 from ...protocol.errors import Refused, Status
@@ -94,10 +97,24 @@ def deliver(state: State, reader: Reader, member: Member, offset: int) -> None:
         member.polled(reader.partition.id, offset)
 
 
-async def commit(state: State, stream: Stream, topic: Topic, reader: Reader, offset: int) -> None:
-    """Store a reader's offset. A partition that another member of its group waits for may go to that one now."""
-    persisted = topic.settings.offsets_persisted
-    await state.offsets.store(reader.log_id, reader.kind, reader.id, offset, persisted=persisted)
+def commit(
+    state: State, stream: Stream, topic: Topic, reader: Reader, offset: int
+) -> "CoroutineType[Any, Any, None] | None":
+    """Store a reader's offset. What there is to wait for, where it has to be durable, is returned."""
+    state.offsets.store(reader.log_id, reader.kind, reader.id, offset)
+    if topic.settings.offsets_persisted:
+        return _commit_durably(state, stream, topic, reader, offset)
+    _committed(state, stream, topic, reader, offset)
+    return None
+
+
+async def _commit_durably(state: State, stream: Stream, topic: Topic, reader: Reader, offset: int) -> None:
+    await state.offsets.sync()
+    _committed(state, stream, topic, reader, offset)
+
+
+def _committed(state: State, stream: Stream, topic: Topic, reader: Reader, offset: int) -> None:
+    """Give a partition that another member of the reader's group waits for to that one, if it may have it now."""
     member, partition_id = reader.member, reader.partition.id
     if member is not None and member.committed(partition_id, offset):
         state.groups.hand_over(GroupKey(stream.id, topic.id, reader.id), member, partition_id)
@@ -119,20 +136,21 @@ async def get(state: State, _session: Session, command: model.GetConsumerOffset)
     return model.ConsumerOffset(partition.id, current_offset(state.logs.of(partition).bounds), stored)
 
 
-async def store(state: State, session: Session, command: model.StoreConsumerOffset) -> None:
+def store(state: State, session: Session, command: model.StoreConsumerOffset) -> "CoroutineType[Any, Any, None] | None":
     stream, topic = state.catalog.topic(command.stream, command.topic)
     reader = owner(state, session, stream, topic, command.consumer, command.partition_id)
-    if command.offset >= state.logs.of(reader.partition).bounds.next:
+    if command.offset >= state.logs.of(reader.partition).next:
         raise Refused(Status.INVALID_OFFSET, f"{command.offset} was never given out")
-    await commit(state, stream, topic, reader, command.offset)
+    return commit(state, stream, topic, reader, command.offset)
 
 
 async def delete(state: State, session: Session, command: model.DeleteConsumerOffset) -> None:
     stream, topic = state.catalog.topic(command.stream, command.topic)
     reader = owner(state, session, stream, topic, command.consumer, command.partition_id)
-    persisted = topic.settings.offsets_persisted
-    if not await state.offsets.delete(reader.log_id, reader.kind, reader.id, persisted=persisted):
+    if not state.offsets.delete(reader.log_id, reader.kind, reader.id):
         raise Refused(Status.CONSUMER_OFFSET_NOT_FOUND, f"partition {reader.partition.id}")
+    if topic.settings.offsets_persisted:
+        await state.offsets.sync()
 
 
 def _known_id(topic: Topic, consumer: Consumer) -> int | None:

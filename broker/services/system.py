@@ -29,7 +29,7 @@ psutil.cpu_percent()
 psutil.virtual_memory()
 
 
-async def ping(_state: State, _session: Session, _command: model.Ping) -> None:
+def ping(_state: State, _session: Session, _command: model.Ping) -> None:
     return None
 
 

@@ -9,10 +9,9 @@ nothing behind the checkpoint without verifying it.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -83,6 +82,10 @@ class LocalLog:
         return self._segments.bounds
 
     @property
+    def next(self) -> int:
+        return self._segments.visible
+
+    @property
     def is_closed(self) -> bool:
         return self._closing
 
@@ -97,8 +100,16 @@ class LocalLog:
             await self._group.sync()
         return offset
 
-    def read(self, offset: int, limit: ReadLimit) -> Coroutine[Any, Any, list[memoryview]]:
-        return self._reader.read(offset, limit)
+    def append_nowait(self, batch: Batch) -> int | None:
+        if self.policy.persisted or not self._is_named or self._segments.next - self._durable > UNSYNCED_MAX:
+            return None
+        return self._write(batch)
+
+    async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
+        return await self._reader.read(offset, limit)
+
+    def read_nowait(self, offset: int, limit: ReadLimit) -> list[memoryview] | None:
+        return self._reader.read_nowait(offset, limit)
 
     async def offset_at(self, timestamp_us: int) -> int:
         return await self._reader.offset_at(timestamp_us)
@@ -234,7 +245,7 @@ class LocalLog:
         timestamp = self._clock()
         if timestamp < self._last_timestamp:  # they never go back, whatever the clock does
             timestamp = self._last_timestamp
-        stamp(batch, base_offset=offset, base_timestamp_us=timestamp)
+        stamp(batch, offset, timestamp)
         try:
             write_whole(self._disk, segment.fd, self._codec.encode(record), position)
         except Full:
@@ -248,7 +259,6 @@ class LocalLog:
         segments.next = segment.end = offset + batch.count
         if not policy.persisted:
             segments.visible = segments.next
-        segments.size += size
         segment.size = position + size
         segment.records += 1
         segment.records_size += size

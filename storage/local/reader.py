@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from ...protocol.batch import HEADER_SIZE, BadBatch, span_of
+from ...protocol.batch import BadBatch, hop, span_of
 from ..engine import Clock, ReadLimit
 from ..errors import Corrupt
 from .codec import Codec
 from .disk import Disk
 from .indexing import build_index
-from .segment import RECORD_SIZE_MIN, WINDOW_SIZE, Maps, Poll, Segment, Window, look, take, walk
+from .segment import WINDOW_SIZE, Maps, Poll, Segment, Window, look, take, walk
 from .segments import Segments
 from .syncer import Syncer
 
@@ -70,6 +70,21 @@ class Reader:
 
     async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
         """See storage.engine.Log; a limit of no messages gives []."""
+        found = self.read_nowait(offset, limit)
+        if found is not None:
+            return found
+        if self._segments.kept.gaps:
+            offset = self._segments.kept.after_gap(offset)
+        place = await self._locate(offset)
+        try:
+            return self._collect(place, offset, limit)
+        except Corrupt:
+            if not await self._mend_index(place[0]):
+                raise
+        return self._collect(await self._locate(offset), offset, limit)
+
+    def read_nowait(self, offset: int, limit: ReadLimit) -> list[memoryview] | None:
+        """See storage.engine.Log: what is not easy is to complete an index, or to do without one that leads astray."""
         segments = self._segments
         if segments.kept.gaps:
             offset = segments.kept.after_gap(offset)
@@ -78,13 +93,12 @@ class Reader:
         place = self._hints.get(offset)
         if place is not None:
             return self._glance(place, offset, limit) or self._collect(place, offset, limit)
-        place = await self._locate(offset)
+        if offset < segments.bases[0] or (place := self._find(segments.of(offset), offset)) is None:
+            return None
         try:
             return self._collect(place, offset, limit)
         except Corrupt:
-            if not await self._mend_index(place[0]):
-                raise
-        return self._collect(await self._locate(offset), offset, limit)
+            return None
 
     async def offset_at(self, timestamp_us: int) -> int:
         while (segment := await self._segment_before(timestamp_us)) is not None:
@@ -121,10 +135,16 @@ class Reader:
 
     async def _locate(self, offset: int) -> Place:
         """Return the last indexed place at or before `offset`."""
-        segment = self._segments.of(offset)
-        while offset < segment.known_from[0]:
-            await self._complete_index(segment)
+        while True:
             segment = self._segments.of(offset)
+            if place := self._find(segment, offset):
+                return place
+            await self._complete_index(segment)
+
+    def _find(self, segment: Segment, offset: int) -> Place | None:
+        """Return the last indexed place in a segment at or before `offset`, None if its index does not reach there."""
+        if offset < segment.known_from[0]:
+            return None
         number = segment.index.find(offset)
         if number < 0:
             return segment, 0, segment.base, False
@@ -162,23 +182,24 @@ class Reader:
         """
         segment, start, base, _ = place
         segments = self._segments
-        is_own = segment is segments.active and start >= segment.proven_from and not self._is_doubtful
-        if base != offset or not is_own or self._codec.keys is not None:
+        if base != offset or self._is_doubtful:
             return []
         stop = offset + limit.messages
         if stop > segments.visible:
             stop = segments.visible
         seen, origin, data = self._recent
-        found = None
+        end = after = last = 0
         if seen is segment and start >= origin:
-            found = _hop(data, start - origin, offset, stop, limit.bytes)
-        if found is None:
-            origin, data = start, self._look(segment, start, stop - offset, limit.bytes)
-            found = _hop(data, 0, offset, stop, limit.bytes)
-            if found is None:
+            end, after, last, base = hop(data, start - origin, offset, stop, limit.bytes)
+        if after < stop:
+            is_own = segment is segments.active and start >= segment.proven_from
+            if not is_own or self._codec.keys is not None:
                 return []
-        end, offset, last, base = found
-        self._remember(segment, origin + end, offset, stop, (origin + last, base))
+            origin, data = start, self._look(segment, start, stop - offset, limit.bytes)
+            end, after, last, base = hop(data, 0, offset, stop, limit.bytes)
+            if after < stop:
+                return []
+        self._remember(segment, origin + end, after, stop, origin + last, base)
         return [data[start - origin : end]]
 
     def _look(self, segment: Segment, position: int, count: int, size_max: int) -> memoryview:
@@ -204,7 +225,7 @@ class Reader:
             if take(self._window(segment, poll.position, self._size_wanted(segment, poll)), poll):
                 is_that_record = segment is place[0] and poll.start == poll.last[0] == position
                 self._prove(segment, poll, trusted=proven and is_that_record)
-        self._remember(segment, poll.position, poll.offset, poll.stop, poll.last)
+        self._remember(segment, poll.position, poll.offset, poll.stop, *poll.last)
         return poll.buffers
 
     def _following(self, segment: Segment, poll: Poll) -> Segment | None:
@@ -250,15 +271,15 @@ class Reader:
         skipped = WINDOW_SIZE if poll.offset < poll.first else 0
         return max(wanted + skipped, record, poll.need, READ_SIZE_MIN)
 
-    def _remember(self, segment: Segment, position: int, offset: int, stop: int, last: tuple[int, int]) -> None:
+    def _remember(self, segment: Segment, position: int, offset: int, stop: int, last: int, base: int) -> None:
         """Keep the place where the next poll will start: behind the last record, or inside of it.
 
-        position, offset: where the last record ends. last: where it begins. stop: the offset that was read up to.
+        position, offset: where the last record ends. last, base: where it begins. stop: the offset that was read up to.
         """
         hints = self._hints
         if offset > stop:
             # Proven once: polls of single messages would prove the batch that holds them for each.
-            hints[stop] = (segment, *last, True)
+            hints[stop] = (segment, last, base, True)
         else:
             hints[offset] = (segment, position, offset, False)
         if len(hints) > HINTS_MAX:
@@ -313,24 +334,6 @@ class Reader:
                 if position <= before:
                     break
         return offset
-
-
-def _hop(data: memoryview, position: int, offset: int, stop: int, room: int) -> tuple[int, int, int, int] | None:
-    """Hop over the records from `position` on, where one with `offset` starts, until offset `stop`.
-
-    Returns where the last of them ends and the next offset, and where it begins and its base offset; None when they are
-    not all there in `room` bytes.
-    """
-    base, last, end = offset, position, position
-    end_max = min(len(data), position + room)
-    while offset < stop:
-        if end + HEADER_SIZE > end_max:
-            return None
-        base, size, count = span_of(data, end)
-        if base != offset or size < RECORD_SIZE_MIN or end + size > end_max or not count:
-            return None
-        last, end, offset = end, end + size, offset + count
-    return end, offset, last, base
 
 
 def _corrupt(segment: Segment, position: int, base: int, count: int, fault: BadBatch) -> Corrupt:

@@ -16,7 +16,7 @@ from struct import Struct
 
 import msgspec
 
-from ...protocol.batch import FRAME_HEADER_SIZE, HEADER_SIZE
+from ...protocol.batch import HEADER_SIZE, RECORD_SIZE_MIN
 from ..errors import Corrupt
 from .disk import Disk
 from .index import INDEX_GAP_SIZE, Cover, Index
@@ -25,7 +25,6 @@ from .index import INDEX_GAP_SIZE, Cover, Index
 MAPS_MAX = 256
 # What a walk in a file that is not mapped reads at a time. The next record the index names lies within.
 WINDOW_SIZE = INDEX_GAP_SIZE + HEADER_SIZE
-RECORD_SIZE_MIN = HEADER_SIZE + FRAME_HEADER_SIZE
 
 _NAME = re.compile(r"\d{20}\.log")
 _LOOK = Struct("<8xQQ8xQ8xI")  # what the walk looks at: base offset, base timestamp, size, count

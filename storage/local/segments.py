@@ -20,8 +20,8 @@ class Segments:
         self.all = segments
         self.active = segments[-1] if segments else None
         self.bases = [segment.base for segment in segments]
-        self.size = sum(segment.size for segment in segments)
         self.kept = kept
+        self._sealed_size = sum(segment.size for segment in segments[:-1])
         self.next = self.visible = segments[-1].end if segments else 0
 
     @property
@@ -31,7 +31,13 @@ class Segments:
         held = self.visible - first if not self.kept.gaps else sum(map(self._held, self.all))
         return Bounds(first, self.visible, self.size, len(self.all), held)
 
+    @property
+    def size(self) -> int:
+        """How many bytes they have."""
+        return self._sealed_size + (self.active.size if self.active else 0)
+
     def add(self, segment: Segment) -> None:
+        self._sealed_size = self.size
         self.all.append(segment)
         self.active = segment
         self.bases.append(segment.base)
@@ -42,7 +48,7 @@ class Segments:
         del self.all[:count]
         del self.bases[:count]
         self.active = self.all[-1] if self.all else None
-        self.size -= sum(segment.size for segment in gone)
+        self._sealed_size = sum(segment.size for segment in self.all[:-1])
         return gone
 
     def of(self, offset: int) -> Segment:

@@ -23,8 +23,8 @@ FAILURES = [
 ]
 
 
-async def failing_broker(error: BaseException) -> Broker:
-    """Return a broker whose one partition can't be read."""
+async def failing_broker(error: BaseException, *, waits: bool = True) -> Broker:
+    """Return a broker whose one partition can't be read. waits: whether that shows after a wait."""
     broker = Broker()
     await broker.create_topic()
     await broker.send()
@@ -33,26 +33,34 @@ async def failing_broker(error: BaseException) -> Broker:
     async def read(_offset: int, _limit: ReadLimit) -> list[memoryview]:
         raise error
 
-    setattr(log, "read", read)  # noqa: B010
+    def read_nowait(_offset: int, _limit: ReadLimit) -> None:
+        if not waits:
+            raise error
+
+    vars(log).update(read=read, read_nowait=read_nowait)
     return broker
 
 
 POLL = PollMessages(READER, "s", "t", 0, FIRST, 1, auto_commit=True)
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize(("error", "status"), FAILURES, ids=lambda value: type(value).__name__)
-async def test_every_failure_of_a_service_is_a_refusal(error: Exception, status: Status) -> None:
-    broker = await failing_broker(error)
+async def test_every_failure_of_a_service_is_a_refusal(error: Exception, status: Status, waits: bool) -> None:
+    broker = await failing_broker(error, waits=waits)
+    timing = broker.state.counters.requests[PollMessages][broker.root.transport]
     assert await broker.status(POLL) is status
+    assert (timing.failures, sum(timing.counts)) == (1, 1)
     assert await broker.status(Ping()) is Status.OK
     assert broker.engine.offsets.keys() == []
 
 
+@pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize(("error", "level"), [(Full("x"), logging.ERROR), (ValueError("x"), logging.ERROR)])
 async def test_failure_that_is_not_the_clients_is_logged_with_its_address(
-    error: Exception, level: int, caplog: pytest.LogCaptureFixture
+    error: Exception, level: int, waits: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broker = await failing_broker(error)
+    broker = await failing_broker(error, waits=waits)
     await broker.status(POLL)
     (record,) = caplog.records
     assert record.levelno == level

@@ -9,8 +9,7 @@ from pybroker.protocol.model.offsets import DeleteConsumerOffset, StoreConsumerO
 from pybroker.protocol.model.streams import PurgeStream
 from pybroker.protocol.model.topics import PurgeTopic
 from pybroker.storage.engine import ReadLimit
-from pybroker.storage.memory import MemoryLog
-from support.broker import FIRST, GROUP, NEXT, Broker, polled_offsets, polled_payloads
+from support.broker import FIRST, GROUP, NEXT, Broker, polled_offsets, polled_payloads, read_with
 
 JOIN = JoinConsumerGroup("s", "t", "g")
 RESYNC = Polled(RESYNC_PARTITION, 0, 0, [])
@@ -172,16 +171,15 @@ async def test_a_poll_that_the_disk_kept_waiting_gives_nothing_that_another_has_
     broker: Broker, newcomer: Session, commit: bool
 ) -> None:
     log = broker.state.logs.of(broker.state.catalog.topic("s", "t")[1].partitions[1])
-    assert isinstance(log, MemoryLog)
     read = log.read
 
     async def slow(offset: int, limit: ReadLimit) -> list[memoryview]:
-        del log.read
+        read_as_ever()
         await broker.ask(JOIN, newcomer)
         assert polled_offsets(await poll(broker, newcomer)) == [0, 1, 2, 3, 4]
         return await read(offset, limit)
 
-    log.read = slow  # type: ignore[method-assign]
+    read_as_ever = read_with(log, slow)
     assert await poll(broker, broker.root, commit=commit) == RESYNC
     assert polled_offsets(await poll(broker, newcomer)) == [0, 1, 2, 3, 4], "nothing was committed"
 

@@ -126,9 +126,7 @@ async def test_series_are_bounded(broker: Broker, monkeypatch: pytest.MonkeyPatc
     for partition_id in (0, 1):
         await broker.send(partition_id=partition_id)
         for consumer in (1, 2):
-            await broker.state.offsets.store(
-                broker.log_ids()[partition_id], metrics.ConsumerKind.SINGLE, consumer, 0, persisted=False
-            )
+            broker.state.offsets.store(broker.log_ids()[partition_id], metrics.ConsumerKind.SINGLE, consumer, 0)
     samples = scrape(broker)
     assert len([name for name, _ in samples if name == "pybroker_topic_messages_in_total"]) == 2
     assert value(samples, "pybroker_topics_left_out") == 3

@@ -22,7 +22,7 @@ class CountingTable(MemoryTable):
 async def filled(*keys: Key) -> Offsets:
     offsets = Offsets(MemoryTable())
     for number, (log_id, kind, consumer) in enumerate(keys):
-        await offsets.store(log_id, kind, consumer, number, persisted=False)
+        offsets.store(log_id, kind, consumer, number)
     return offsets
 
 
@@ -42,7 +42,7 @@ def test_consumers_are_kept_under_their_number_or_their_names_hash(identifier: i
 async def test_each_consumer_has_its_own_offset_in_each_log(entries: dict[Key, int]) -> None:
     offsets = Offsets(MemoryTable())
     for (log_id, kind, consumer), value in entries.items():
-        await offsets.store(log_id, kind, consumer, value, persisted=False)
+        offsets.store(log_id, kind, consumer, value)
     for log_id in range(3):
         for kind in ConsumerKind:
             for consumer in range(3):
@@ -62,31 +62,31 @@ async def test_drops_take_what_they_name_and_nothing_else(keys: set[Key], log_id
 async def test_offset_goes_back_and_forth_as_asked() -> None:
     offsets = Offsets(MemoryTable())
     for value in (5, 0, 9):
-        await offsets.store(1, SINGLE, 1, value, persisted=False)
+        offsets.store(1, SINGLE, 1, value)
         assert offsets.get(1, SINGLE, 1) == value
 
 
 async def test_deleted_offset_is_gone_once() -> None:
     offsets = await filled((1, SINGLE, 1))
-    assert await offsets.delete(1, SINGLE, 1, persisted=False)
-    assert not await offsets.delete(1, SINGLE, 1, persisted=False)
+    assert offsets.delete(1, SINGLE, 1)
+    assert not offsets.delete(1, SINGLE, 1)
     assert offsets.get(1, SINGLE, 1) is None
 
 
-@pytest.mark.parametrize("persisted", [False, True])
-async def test_persisted_offsets_wait_for_the_disk(persisted: bool) -> None:
+async def test_offsets_wait_for_the_disk_where_they_are_told_to() -> None:
     table = CountingTable()
     offsets = Offsets(table)
-    await offsets.store(1, SINGLE, 1, 0, persisted=persisted)
-    assert table.syncs == int(persisted)
-    await offsets.delete(1, SINGLE, 1, persisted=persisted)
-    assert table.syncs == 2 * int(persisted)
+    offsets.store(1, SINGLE, 1, 0)
+    assert offsets.delete(1, SINGLE, 1)
+    assert table.syncs == 0
+    await offsets.sync()
+    assert table.syncs == 1
 
 
 async def test_slowest_is_the_smallest_offset_of_any_consumer_of_that_log() -> None:
     offsets = Offsets(MemoryTable())
     for log_id, kind, value in ((1, SINGLE, 7), (1, GROUP, 4), (2, SINGLE, 1)):
-        await offsets.store(log_id, kind, 0, value, persisted=False)
+        offsets.store(log_id, kind, 0, value)
     assert [offsets.slowest(log_id) for log_id in (1, 2, 3)] == [4, 1, None]
 
 

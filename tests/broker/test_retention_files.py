@@ -24,6 +24,7 @@ from pybroker.protocol.model.topics import CreateTopic, DeleteTopic, PurgeTopic
 from pybroker.protocol.primitives import Option, Partitioning, PartitioningKind
 from pybroker.storage.engine import Log
 from pybroker.storage.local.engine import LocalEngine
+from pybroker.storage.local.log import LocalLog
 from support.batches import make_sized_batch
 from support.broker import TINY_SEGMENTS, Broker, number_option
 from support.engines import FaultyDisk
@@ -176,12 +177,14 @@ async def test_a_log_that_goes_while_segments_are_removed_disturbs_nothing(
     caplog.set_level(logging.INFO)
     await files.fill("t", [0] * 6, EXPIRY)
     folder = files.folder("t", 0)
+    log = files.state.logs.of(files.state.catalog.topic("s", "t")[1].partitions[0])
+    assert isinstance(log, LocalLog)
     files.disk.gate = threading.Event()
     work = files.ask(DeleteSegments("s", "t", 0, 2)) if what == "segments" else Retention(files.state).clean()
     removal = asyncio.create_task(work)
     await until(files.disk.waiting.is_set)
     going = asyncio.create_task(files.ask(gone))
-    await until(lambda: not files.state.logs.holds(0))
+    await until(lambda: log.is_closed)
     files.disk.gate.set()
     await asyncio.gather(removal, going)
     assert not folder.exists()

@@ -53,7 +53,7 @@ class Data:
         await self.catalog.sync()
 
     async def store(self, log_id: int, offset: int, kind: ConsumerKind = SINGLE, consumer: int = 7) -> None:
-        await self.offsets.store(log_id, kind, consumer, offset, persisted=False)
+        self.offsets.store(log_id, kind, consumer, offset)
 
 
 async def make_data(root: Path, *, keys: Keyring | None = None) -> None:

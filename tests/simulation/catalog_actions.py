@@ -173,7 +173,9 @@ async def _store(world: World, persisted: bool) -> None:
     offsets = world.life.offsets
     value = world.rng.randrange(100)
     with world.refusals(ROOT):
-        await offsets.store(log_id, kind, consumer, value, persisted=persisted)
+        offsets.store(log_id, kind, consumer, value)
+        if persisted:
+            await offsets.sync()
         world.tally.counts["offsets stored"] += 1
 
 
@@ -184,7 +186,9 @@ def delete_offset(world: World) -> None:
 async def _delete(world: World, persisted: bool) -> None:
     log_id, kind, consumer = _consumer(world)
     with world.refusals(ROOT):
-        await world.life.offsets.delete(log_id, kind, consumer, persisted=persisted)
+        world.life.offsets.delete(log_id, kind, consumer)
+        if persisted:
+            await world.life.offsets.sync()
 
 
 def _consumer(world: World) -> tuple[int, ConsumerKind, int]:

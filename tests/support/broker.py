@@ -1,5 +1,6 @@
 """A whole broker on the memory engine, without sockets: commands in, replies or statuses out."""
 
+from collections.abc import Callable, Coroutine
 from functools import cache
 from typing import Any
 
@@ -37,7 +38,7 @@ from pybroker.protocol.primitives import (
     Transport,
     ValueKind,
 )
-from pybroker.storage.engine import Engine
+from pybroker.storage.engine import Engine, Log, ReadLimit
 from pybroker.storage.memory import MemoryEngine
 from support.batches import make_batch, offsets_of, payloads_of
 from support.engines import FakeClock, Stage
@@ -167,6 +168,19 @@ class Broker:
 
     def log_ids(self, topic: Identifier = "t") -> list[int]:
         return [partition.log_id for partition in self.state.catalog.topic("s", topic)[1].partitions]
+
+
+def read_with(log: Log, read: Callable[[int, ReadLimit], Coroutine[Any, Any, list[memoryview]]]) -> Callable[[], None]:
+    """Have a log read by what may wait, and by nothing else, until what is returned is called."""
+
+    def read_nowait(_offset: int, _limit: ReadLimit) -> None:
+        return None
+
+    def undo() -> None:
+        del vars(log)["read"], vars(log)["read_nowait"]
+
+    vars(log).update(read=read, read_nowait=read_nowait)
+    return undo
 
 
 def polled_offsets(polled: Polled) -> list[int]:
