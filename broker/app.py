@@ -37,6 +37,7 @@ from .listeners.tls import tls_channels
 from .listeners.websocket import WebSocketListener
 from .logfiles import LogFile, formatter_of
 from .logs import Logs
+from .loops import has_cores
 from .offsets import Offsets
 from .passwords import SERVER_COST, Cost, Passwords
 from .retention import Archive, Retention
@@ -248,6 +249,7 @@ class App:
             pool=Pool(),
             limits=_limits(config),
             connections_max=config.pybroker.connections_max,
+            busy_poll_s=config.pybroker.busy_poll_us / 1e6 if has_cores() else 0.0,
         )
         self._closing.push_async_callback(peers.close, CLOSE_TIMEOUT_S)
         addresses: dict[str, str] = {}

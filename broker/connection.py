@@ -15,6 +15,7 @@ from typing import Protocol
 from ..protocol.batch import Buffer
 from ..protocol.errors import Refused, Status, WireError
 from ..protocol.wire import Request, Wire
+from .busypoll import BusyPoll
 from .dispatch import Dispatch, Serving
 from .session import Session
 
@@ -94,6 +95,7 @@ class Connection:
         dispatch: Dispatch,
         limits: Limits,
         frame: Frame | None = None,
+        busy_poll: BusyPoll | None = None,
     ) -> None:
         self.wire = wire
         self.session = session
@@ -104,6 +106,7 @@ class Connection:
         self._limits = limits
         self._turn_count_max = limits.requests_per_turn_max
         self._frame = frame
+        self._busy_poll = busy_poll
         self._turn: Iterator[Request] | None = None  # the requests that are being answered
         self._turn_count = 0  # of them, so far
         self._begun: tuple[Request, Serving] | None = None  # what waits; whoever is taken after it is answered after it
@@ -335,6 +338,8 @@ class Connection:
         self._is_resting = True
         if self.wire.reuse():
             self._channel.expect_more()
+        if self._busy_poll is not None:
+            self._busy_poll.answered()
 
     def _wake(self) -> None:
         self._arrived = True

@@ -122,4 +122,5 @@ async def broker(**options: Unpack[Options]) -> AsyncGenerator[Broker]:
 def _settings(path: Path | str | None, listeners: Collection[str]) -> dict[str, object]:
     settings: dict[str, object] = {f"{name}.address": ANY_PORT for name in LISTENERS}
     settings |= {f"{name}.enabled": name in listeners for name in (*LISTENERS, *listeners)}
+    settings["pybroker.busy_poll"] = "0 s"  # its clients share the interpreter
     return settings | {"system.path": _NOWHERE if path is None else path, "system.logging.file_enabled": False}

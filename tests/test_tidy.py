@@ -25,7 +25,7 @@ PROTOCOL_LAYERS = (
 )
 STORAGE_LAYERS = ({"errors", "engine", "seal"}, {"cipher"}, {"local", "memory"})
 BROKER_LAYERS = (
-    {"units", "loops"},
+    {"units", "loops", "busypoll"},
     {"config"},
     {
         "permissions",

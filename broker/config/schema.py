@@ -315,6 +315,7 @@ class Pybroker(Table, frozen=True):
     poll_size_max: Annotated[int, between(SIZE, "64 KiB", "63 MiB")] = _size("63 MiB")
     unsent_size_max: Annotated[int, between(SIZE, "1 MiB", "1 TiB")] = _size("256 MiB")
     requests_per_turn_max: Annotated[int, between(COUNT, 1, 65_536)] = 64
+    busy_poll_us: Annotated[int, between(DURATION, "0 s", "10 ms")] = _duration_us("50 us")
     web_ui_path: Text = ""
 
 

@@ -14,6 +14,7 @@ from ...protocol.primitives import Transport
 from ...protocol.vsr.session import VsrSession
 from ...protocol.vsr.wire import VsrWire
 from ...protocol.wire import Wire
+from ..busypoll import BusyPoll
 from ..connection import Channel, Connection, Frame, Limits
 from ..dispatch import Dispatch
 from ..session import Clients
@@ -45,9 +46,18 @@ class Peers:
     """The connections of all listeners but HTTP's. room: what they share with those."""
 
     def __init__(
-        self, *, dispatch: Dispatch, clients: Clients, pool: Pool, limits: Limits, connections_max: int
+        self,
+        *,
+        dispatch: Dispatch,
+        clients: Clients,
+        pool: Pool,
+        limits: Limits,
+        connections_max: int,
+        busy_poll_s: float = 0.0,
     ) -> None:
+        """busy_poll_s: how long to look for the next request before the loop goes to sleep."""
         self.limits = limits
+        self._busy_poll = BusyPoll(busy_poll_s) if busy_poll_s else None
         self._dispatch = dispatch
         self._clients = clients
         self._pool = pool
@@ -88,6 +98,7 @@ class Peers:
             dispatch=self._dispatch,
             limits=self.limits,
             frame=frame,
+            busy_poll=self._busy_poll,
         )
         task = loop.create_task(connection.run())
         self._tasks[task] = connection
