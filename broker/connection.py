@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # Answers are written when there are this many bytes of them: large polls must not pile up in memory.
 WRITE_SIZE = 256 * 1024
+# So many bytes of answers are joined before they are written: a copy is cheaper than to keep account of each buffer.
+JOINED_SIZE_MAX = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -237,23 +239,32 @@ class Connection:
         if self._turn is None:
             self._turn = self.wire.requests(self._turn_count_max)
             self._turn_count = 0
-        begin, reply, session = self._begin, self.wire.reply, self.session
-        for request in self._turn:
-            self._turn_count += 1
-            command = request.command
-            if command is None:
-                self._take(self._unasked(request))
-                continue
-            try:
-                begun = begin(session, command)
-            except Refused as error:
-                self._take(self._refusal(request, error))
-                continue
-            if type(begun) is Serving:
-                return request, begun
-            self._take(reply(request, begun))
-            if self._size > WRITE_SIZE:
-                return None
+        begin, reply, session, frame, answers = self._begin, self.wire.reply, self.session, self._frame, self._answers
+        size, count = self._size, self._turn_count
+        try:
+            for request in self._turn:
+                count += 1
+                command = request.command
+                if command is None:
+                    answer = self._unasked(request)
+                else:
+                    try:
+                        begun = begin(session, command)
+                    except Refused as error:
+                        answer = self._refusal(request, error)
+                    else:
+                        if type(begun) is Serving:
+                            return request, begun
+                        answer = reply(request, begun)
+                if frame is not None and answer:
+                    answer = frame(answer)
+                answers += answer
+                for buffer in answer:
+                    size += len(buffer)
+                if size > WRITE_SIZE:
+                    return None
+        finally:
+            self._size, self._turn_count = size, count
         self._turn = None
         return None
 
@@ -292,7 +303,8 @@ class Connection:
     def _send(self) -> None:
         if self._answers:
             answers, self._answers = self._answers, []
-            self._channel.write(answers)
+            is_small = len(answers) > 1 and self._size <= JOINED_SIZE_MAX
+            self._channel.write([b"".join(answers)] if is_small else answers)
 
     async def _write(self) -> None:
         """Write what is answered, and wait for a peer that is slow to read."""

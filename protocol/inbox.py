@@ -125,16 +125,17 @@ class Inbox:
             start, end = self._start, self._end
             if start == end:
                 return
-            size = self._need or self.measure(self._block, start, end, self.frame_size_max)
+            block = self._block
+            size = self._need or self.measure(block, start, end, self.frame_size_max)
             after = start + size
-            if not start < after <= end:
+            if after > end or not size:
                 if size:
                     self._expect(size)
                 return
             self._start = after
             self._need = 0
             self._typical = size if size > BLOCK_SIZE else BLOCK_SIZE
-            yield self._block[start:after]
+            yield block[start:after]
 
     def reuse(self) -> int:
         """Take back the blocks of frames that are dealt with: their views must be dead. Return what is left unread."""

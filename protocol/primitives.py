@@ -44,7 +44,7 @@ class PollingKind(IntEnum):
     NEXT = 5
 
 
-class PollingStrategy(msgspec.Struct, frozen=True):
+class PollingStrategy(msgspec.Struct, frozen=True, gc=False):
     """Where a poll starts. value: an offset, or microseconds since the epoch; 0 for the others."""
 
     kind: PollingKind

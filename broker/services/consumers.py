@@ -18,7 +18,7 @@ from .views import current_offset
 _SINGLE, _GROUP = ConsumerKind.SINGLE, ConsumerKind.GROUP  # see messages
 
 
-class Reader(msgspec.Struct):
+class Reader(msgspec.Struct, gc=False):
     """One consumer at one partition: what its offset is kept under. member: who of the group it is."""
 
     kind: ConsumerKind

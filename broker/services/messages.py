@@ -262,11 +262,11 @@ def select(chunks: list[memoryview], start: int, count: int) -> tuple[list[Buffe
     """
     if not chunks:
         return [], start, start
-    base, size, held = span_of(chunks[0])
-    if base > start:
-        start = base  # offsets were skipped
-    if len(chunks) == 1 and size == len(chunks[0]) and base == start and held <= count:
-        return [chunks[0]], base, base + held  # most polls: one record, all of it
+    first = chunks[0]
+    base, size, held = span_of(first)
+    if base >= start and held <= count and size == len(first) and len(chunks) == 1:
+        return [first], base, base + held  # most polls: one record, all of it
+    start = max(start, base)  # offsets may have been skipped
     records: list[Buffer] = []
     end, stop = start, start + count
     for chunk in chunks:

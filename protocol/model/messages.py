@@ -6,7 +6,7 @@ from ..batch import Batch, Buffer
 from ..primitives import Consumer, Identifier, Partitioning, PollingStrategy
 
 
-class SendMessages(msgspec.Struct):
+class SendMessages(msgspec.Struct, gc=False):
     """batch: verified, not stamped; its bytes are valid as long as the request."""
 
     stream: Identifier
@@ -15,14 +15,14 @@ class SendMessages(msgspec.Struct):
     batch: Batch
 
 
-class Sent(msgspec.Struct):
+class Sent(msgspec.Struct, gc=False):
     stream_id: int
     topic_id: int
     partition_id: int
     base_offset: int
 
 
-class PollMessages(msgspec.Struct, frozen=True):
+class PollMessages(msgspec.Struct, frozen=True, gc=False):
     """partition_id None: 0 for a single consumer, the next one in turn for a group."""
 
     consumer: Consumer
@@ -34,7 +34,7 @@ class PollMessages(msgspec.Struct, frozen=True):
     auto_commit: bool
 
 
-class Polled(msgspec.Struct):
+class Polled(msgspec.Struct, gc=False):
     """current_offset: the last offset of the partition, 0 when empty. records: batch records, back to back.
 
     partition_id is RESYNC_PARTITION, with no records, for a group member that has to ask for its partitions anew.

@@ -5,6 +5,7 @@ but for those that this process itself verified or wrote and that are still appe
 """
 
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
@@ -60,7 +61,7 @@ class Reader:
         self._maps = parts.maps
         self._codec = parts.codec
         self._segments = segments
-        self._hints: dict[int, Place] = {}
+        self._hints: OrderedDict[int, Place] = OrderedDict()  # by offset, the oldest first
         self._recent = _NOTHING_RECENT
         self._is_doubtful = False
 
@@ -283,7 +284,7 @@ class Reader:
         else:
             hints[offset] = (segment, position, offset, False)
         if len(hints) > HINTS_MAX:
-            del hints[next(iter(hints))]
+            hints.popitem(last=False)
 
     async def _segment_before(self, timestamp_us: int) -> Segment | None:
         """Return the last segment that starts before `timestamp_us`, None if there is none."""
