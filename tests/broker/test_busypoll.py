@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable
 from itertools import pairwise
 
+import pytest
 from pybroker.broker.busypoll import VAIN_MAX, BusyPoll
+from pybroker.broker.loops import has_cores
 
 WINDOW_S = 5
 
@@ -79,6 +81,12 @@ def test_a_look_that_finds_something_makes_all_answers_worth_one() -> None:
     loop.turns_until_sleep()
     assert loop.looks()
     assert not loop.looks()
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, False), (None, False), (2, True), (64, True)])
+def test_cores_are_those_of_the_machine(cores: int | None, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert has_cores() is expected
 
 
 async def test_real_loop_turns_for_that_long_and_then_sleeps() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
-from pybroker.broker.connection import WRITE_SIZE
+from pybroker.broker.connection import JOINED_SIZE_MAX, WRITE_SIZE
 from pybroker.broker.passwords import Passwords
 from pybroker.protocol.model.messages import PollMessages, SendMessages
 from pybroker.protocol.model.streams import CreateStream, GetStreams
@@ -74,6 +74,18 @@ async def test_large_answers_are_written_as_they_come(broker: Broker) -> None:
     peer.feed(*(peer.frame(POLL) for _ in range(3)))
     await peer.settle()
     assert [len(write) > WRITE_SIZE for write in peer.channel.writes] == [True] * 3
+
+
+async def test_small_answers_are_joined_and_large_ones_never_copied(broker: Broker) -> None:
+    await broker.create_topic()
+    await broker.send(b"x")
+    peer = Peer(broker)
+    await peer.settle()
+    peer.feed(*(peer.frame(POLL) for _ in range(3)))
+    await broker.send(bytes(JOINED_SIZE_MAX))
+    peer.feed(peer.frame(PollMessages(READER, "s", "t", 0, FIRST, 2, False)))
+    assert peer.numbers == [1, 2, 3, 4]
+    assert peer.channel.buffers == [1, 3], "a head and two records"
 
 
 @pytest.mark.parametrize("count", [4, 5, 8, 9])

@@ -29,13 +29,14 @@ PING = request_frame(code=1)
 
 
 class FakeChannel:
-    """writes: the bytes of each write. A slow one lets `drained` wait until `catch_up`.
+    """writes: the bytes of each write; buffers: in how many they came. A slow one lets `drained` wait until `catch_up`.
 
     written: told of each write, before it returns.
     """
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
+        self.buffers: list[int] = []
         self.calls: list[str] = []
         self.slow = False
         self.unsent = 0
@@ -45,6 +46,7 @@ class FakeChannel:
 
     def write(self, buffers: list[Buffer]) -> None:
         self.writes.append(b"".join(buffers))
+        self.buffers.append(len(buffers))
         self.written()
 
     @property
