@@ -48,6 +48,10 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
     messages: int
 
 
+# What a read found: the buffers, the first offset in them and the one behind their last; equal where there are none.
+Found = tuple[list[memoryview], int, int]
+
+
 class Log(Protocol):
     """One partition's records. Owned by one event loop; calls may overlap only where they wait."""
 
@@ -83,7 +87,7 @@ class Log(Protocol):
         """
         ...
 
-    def read_nowait(self, offset: int, limit: ReadLimit) -> list[memoryview] | None:
+    def read_nowait(self, offset: int, limit: ReadLimit) -> Found | None:
         """Do what `read` does where that is easy; else return None."""
         ...
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ..protocol.batch import Batch, stamp
-from .engine import Bounds, Clock, LogPolicy, ReadLimit
+from .engine import Bounds, Clock, Found, LogPolicy, ReadLimit
 from .errors import OffsetGone, Poisoned
 
 _NOWHERE = Path("memory")  # what Poisoned says in place of a file
@@ -71,25 +71,25 @@ class MemoryLog:
         return offset
 
     async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
-        return self._read(offset, limit)
+        return self._read(offset, limit)[0]
 
-    def read_nowait(self, offset: int, limit: ReadLimit) -> list[memoryview] | None:
+    def read_nowait(self, offset: int, limit: ReadLimit) -> Found | None:
         return None if offset < self.bounds.first else self._read(offset, limit)
 
-    def _read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
+    def _read(self, offset: int, limit: ReadLimit) -> Found:
         if offset >= self._next or limit.messages < 1:
-            return []
+            return [], offset, offset
         if offset < self.bounds.first:
             raise OffsetGone(f"offset {offset}, the first is {self.bounds.first}")
-        taken: list[memoryview] = []
+        taken: list[_Record] = []
         size = 0
         for number in range(bisect_right(self._records, offset, key=_end_of), len(self._records)):
             record = self._records[number]
             size += len(record.data)
             if record.offset >= offset + limit.messages or (taken and size > limit.bytes):
                 break
-            taken.append(record.data)
-        return taken
+            taken.append(record)
+        return [record.data for record in taken], taken[0].offset, taken[-1].end
 
     async def offset_at(self, timestamp_us: int) -> int:
         number = bisect_left(self._records, timestamp_us, key=_timestamp_of)

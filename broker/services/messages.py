@@ -3,6 +3,7 @@
 What needs no wait is done in plain functions: coroutines cost a microsecond of ten for a message sent by itself.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from types import CoroutineType
 from typing import Any
@@ -138,13 +139,15 @@ def poll(state: State, session: Session, command: PollMessages) -> "Polled | Cor
     start, wanted = _start(state, command, reader, log), command.count
     if start >= log.next or not wanted:
         return _nothing(reader, log)
-    chunks = log.read_nowait(start, ReadLimit(wanted, _poll_size_max(state, size_max)))
-    if chunks is None:
+    found = log.read_nowait(start, ReadLimit(wanted, _poll_size_max(state, size_max)))
+    if found is None:
         return _poll_waiting(state, stream, topic, reader, log, command, size_max)
-    records, start, end = select(chunks, start, wanted) if size_max is None else _cut(chunks, start, wanted, size_max)
-    polled = _polled(state, stream, topic, reader, log, records, start, end)
+    records, first, end = found
+    if first < start or end > first + wanted or size_max is not None:
+        records, first, end = _cut(records, start, wanted, size_max)
+    polled = _polled(state, stream, topic, reader, log, records, first, end)
     if command.auto_commit or reader.member is not None:
-        waiting = _settle(state, stream, topic, reader, command, start, end)
+        waiting = _settle(state, stream, topic, reader, command, first, end)
         if waiting is not None:
             return _after(waiting, polled)
     return polled
@@ -201,7 +204,14 @@ def _nothing(reader: Reader, log: Log) -> Polled:
 
 
 def _polled(
-    state: State, stream: Stream, topic: Topic, reader: Reader, log: Log, records: list[Buffer], start: int, end: int
+    state: State,
+    stream: Stream,
+    topic: Topic,
+    reader: Reader,
+    log: Log,
+    records: Sequence[Buffer],
+    start: int,
+    end: int,
 ) -> Polled:
     """Return the answer that holds the offsets from `start` up to but not including `end`, and count it."""
     size = len(records[0]) if len(records) == 1 else sum(map(len, records))

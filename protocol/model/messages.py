@@ -1,5 +1,7 @@
 """Sending and polling: the hot path."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from ..batch import Batch, Buffer
@@ -43,7 +45,7 @@ class Polled(msgspec.Struct, gc=False):
     partition_id: int
     current_offset: int
     messages_count: int
-    records: list[Buffer]
+    records: Sequence[Buffer]
 
 
 class FlushUnsavedBuffer(msgspec.Struct):

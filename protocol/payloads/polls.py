@@ -48,7 +48,9 @@ def _decode(data: memoryview) -> PollMessages:
     kind = _KINDS.get(code)
     if front is None or kind is None:  # Something follows the poll, or it is wrong.
         return _WHOLE.decode(data)
-    return PollMessages(*front, PollingStrategy(kind, value), count, auto_commit != 0)
+    consumer, stream, topic, partition_id = front
+    strategy = PollingStrategy(kind, value)
+    return PollMessages(consumer, stream, topic, partition_id, strategy, count, auto_commit != 0)
 
 
 POLL_MESSAGES = Codec(_WHOLE.read, _WHOLE.write, _decode)

@@ -73,6 +73,7 @@ class LocalLog:
         found = recovery.run()
         self._segments = Segments(found.segments, found.kept) if found else Segments([], Kept())
         self._reader = Reader(parts, self._segments)
+        self.read_nowait = self._reader.read_nowait
         self._durable = 0  # the next offset that is known to be durable
         if found is not None:
             self._take(found)
@@ -107,9 +108,6 @@ class LocalLog:
 
     async def read(self, offset: int, limit: ReadLimit) -> list[memoryview]:
         return await self._reader.read(offset, limit)
-
-    def read_nowait(self, offset: int, limit: ReadLimit) -> list[memoryview] | None:
-        return self._reader.read_nowait(offset, limit)
 
     async def offset_at(self, timestamp_us: int) -> int:
         return await self._reader.offset_at(timestamp_us)

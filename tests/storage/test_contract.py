@@ -7,6 +7,7 @@ import pytest
 from pybroker.protocol.batch import read_header, verify
 from pybroker.storage.engine import Bounds, Engine, Log, LogPolicy, ReadLimit
 from pybroker.storage.errors import OffsetGone, Poisoned
+from pybroker.storage.memory import MemoryEngine
 from support.batches import make_batch, make_sized_batch, payloads_of, split_records
 from support.engines import Stage
 
@@ -113,6 +114,47 @@ async def test_read_stops_with_the_record_that_reaches_the_message_limit(
 async def test_read_stops_before_the_record_that_passes_the_byte_limit(log: Log, size: int, count: int):
     await fill(log, 7)
     assert bases(await log.read(0, ReadLimit(100, size))) == list(range(count))
+
+
+@pytest.mark.parametrize("limit", [ReadLimit(1, 1), ReadLimit(4, 1 << 20), ReadLimit(100, 1200), ReadLimit(0, 1), ALL])
+async def test_read_that_takes_no_wait_finds_what_any_read_does(log: Log, limit: ReadLimit):
+    for _ in range(6):
+        await log.append(make_batch([b"a", b"b", b"c"]))
+    await log.trim(9)
+    first = log.bounds.first
+    assert log.next == log.bounds.next == 18
+    assert first > 0
+    assert limit.messages == 0 or log.read_nowait(first - 1, limit) is None
+    for offset in [*range(first, 20), *reversed(range(first, 20))]:
+        found = log.read_nowait(offset, limit)
+        assert found is not None, "this engine has written all of it"
+        records = split_records(found[0])
+        assert records == split_records(await log.read(offset, limit))
+        if records:
+            assert found[1:] == (read_header(records[0]).base_offset, read_header(records[-1]).base_offset + 3)
+        else:
+            assert found[1:] == (offset, offset)
+
+
+async def test_append_is_done_without_a_wait_or_not_at_all(log: Log):
+    payloads: list[bytes] = []
+    for number in range(5):
+        payload = bytes([number]) * 400
+        offset = log.append_nowait(make_batch([payload]))
+        if offset is None:
+            assert payloads_of(await log.read(0, ALL)) == payloads
+            offset = await log.append(make_batch([payload]))
+        payloads.append(payload)
+        assert (offset, log.next) == (number, number + 1)
+    assert payloads_of(await log.read(0, ALL)) == payloads
+    assert log.append_nowait(make_batch()) == 5, "nothing has to be made any more"
+
+
+async def test_what_has_to_be_durable_is_not_seen_before(engine: Engine):
+    log = engine.open_log(1, LogPolicy(segment_size=1 << 20, persisted=True))
+    await log.append(make_batch([b"a"]))
+    offset = log.append_nowait(make_batch([b"b"]))
+    assert offset is None or isinstance(engine, MemoryEngine)
 
 
 async def test_read_returns_a_record_larger_than_the_byte_limit(log: Log):

@@ -8,7 +8,7 @@ from pybroker.protocol.batch import span_of
 from pybroker.storage.engine import Log, LogPolicy, ReadLimit
 from pybroker.storage.local.disk import Disk
 from pybroker.storage.local.log import LocalLog
-from pybroker.storage.local.reader import HINTS_MAX, READ_SIZE_MIN
+from pybroker.storage.local.reader import AHEAD_SIZE, HINTS_MAX
 from pybroker.storage.local.segment import Maps, Segment
 from support.batches import make_batch, make_sized_batch, payloads_of
 from support.engines import Stage
@@ -45,7 +45,7 @@ async def test_polls_of_single_messages_share_their_reads(local: Stage):
     assert b"".join(found) == whole
 
 
-async def test_no_more_than_a_page_is_kept_of_what_was_read(local: Stage):
+async def test_no_more_than_what_is_read_ahead_is_kept_of_what_was_read(local: Stage):
     log = local.engine.open_log(1, ONE_SEGMENT)
     assert isinstance(log, LocalLog)
     for _ in range(100):
@@ -54,7 +54,7 @@ async def test_no_more_than_a_page_is_kept_of_what_was_read(local: Stage):
         (records,) = await log.read(offset, ReadLimit(count, 1 << 30))
         assert len(records) == count * 400
         kept = log._reader._recent[2].obj
-        assert isinstance(kept, bytes) and len(kept) <= READ_SIZE_MIN
+        assert isinstance(kept, bytes) and len(kept) <= AHEAD_SIZE
 
 
 async def test_what_is_appended_behind_a_read_is_found_by_the_next(local: Stage):

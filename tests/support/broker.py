@@ -1,6 +1,6 @@
 """A whole broker on the memory engine, without sockets: commands in, replies or statuses out."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cache
 from typing import Any
 
@@ -201,7 +201,7 @@ def polled_payloads(polled: Polled) -> list[bytes]:
     return payloads_of([memoryview(bytes(join(polled.records)))])
 
 
-def join(buffers: list[Buffer]) -> bytes:
+def join(buffers: Sequence[Buffer]) -> bytes:
     return b"".join(buffers)
 
 
