@@ -299,7 +299,7 @@ def hop_in_python(data: memoryview, position: int, offset: int, stop: int, room:
     """Hop over the stored records from `position` on, where one with `offset` starts, until offset `stop`.
 
     Goes less far where they are not all there in `room` bytes. Returns where the last of them ends and the next offset,
-    and where it begins and its base offset: C takes 0.2 us, and 3 us for a thousand records instead of 400.
+    and where it begins and its base offset: C takes 0.2 us, and 5 us for a thousand records instead of 280.
     """
     base, last, end = offset, position, position
     end_max = min(len(data), position + room)
