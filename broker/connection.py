@@ -111,7 +111,7 @@ class Connection:
         self._busy_poll = busy_poll
         self._turn: Iterator[Request] | None = None  # the requests that are being answered
         self._turn_count = 0  # of them, so far
-        self._begun: tuple[Request, Serving] | None = None  # what waits; whoever is taken after it is answered after it
+        self._begun: tuple[Request, Serving] | None = None  # what the task has to await next
         self._error: Exception | None = None
         self._answers: list[Buffer] = []  # not written yet
         self._size = 0  # of those, in bytes

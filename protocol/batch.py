@@ -280,7 +280,7 @@ def stamp(batch: Batch, base_offset: int, base_timestamp_us: int) -> None:
 def stamp_in_python(
     record: memoryview, checksums: bytes, partition_id: int, base_offset: int, base_timestamp_us: int
 ) -> None:
-    """Do what `stamp` does; C takes 0.3 us for one message instead of 0.8."""
+    """Do what `stamp` does: 0.5 us for one message, which takes C 0.1 us."""
     origin_us, size, count = _KEPT.unpack_from(record)
     hashed = _HASHED.pack(partition_id, base_offset, base_timestamp_us, origin_us, size, count)
     checksum = xxh3_64_intdigest(hashed + checksums)

@@ -12,7 +12,7 @@ import msgspec
 
 from ...protocol.batch import BadBatch, hop, span_of
 from ..engine import Clock, Found, ReadLimit
-from ..errors import Corrupt
+from ..errors import Corrupt, OffsetGone
 from .codec import Codec
 from .disk import Disk
 from .indexing import build_index
@@ -96,11 +96,10 @@ class Reader:
         place = self._hints.get(offset)
         if place is not None:
             return self._glance(place, offset, limit) or self._collect(place, offset, limit)
-        if offset < segments.bases[0] or (place := self._find(segments.of(offset), offset)) is None:
-            return None
         try:
-            return self._collect(place, offset, limit)
-        except Corrupt:
+            place = self._find(segments.of(offset), offset)
+            return None if place is None else self._collect(place, offset, limit)
+        except (OffsetGone, Corrupt):
             return None
 
     async def offset_at(self, timestamp_us: int) -> int:

@@ -246,6 +246,12 @@ async def test_dropped_log_takes_nothing_and_its_id_is_gone(engine: Engine, log:
     await engine.drop_log(1)
     assert engine.log_ids() == []
     assert await log.read(9, ALL) == []
+    for offset in range(4):
+        assert log.read_nowait(offset, ALL) is None
+        with pytest.raises(OffsetGone):
+            await log.read(offset, ALL)
+    with pytest.raises(Poisoned):
+        log.append_nowait(make_batch())
     with pytest.raises(Poisoned):
         await log.append(make_batch())
 
