@@ -1,7 +1,7 @@
 """Stay awake for the next request: one that comes soon finds the loop looking, and not asleep.
 
-Iggy's clients wait for each answer before they ask again, so between two requests of one client there is nothing to do
-for as long as it takes them to ask, 10 to 40 us. A loop that goes to sleep for that long lets its core sleep, which
+Most clients wait for each answer before they ask again, so between two requests of one client there is nothing to do
+for as long as it takes them to ask, 10 us and more. A loop that goes to sleep for that long lets its core sleep, which
 takes time both ways and leaves its caches cold: as much as the whole work on a message. So the loop is kept turning for
 a moment after each answer, as kernels and databases do where a wait is likely to be short.
 """
