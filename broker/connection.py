@@ -256,6 +256,7 @@ class Connection:
                         if type(begun) is Serving:
                             return request, begun
                         answer = reply(request, begun)
+                # What `_take` does, without a call for each request of many.
                 if frame is not None and answer:
                     answer = frame(answer)
                 answers += answer

@@ -63,19 +63,15 @@ class Counters:
     def sent(self, topic: tuple[int, int], messages: int, size: int) -> None:
         """Take note of a batch of `size` bytes that a topic has stored."""
         self.written_bytes += size
-        traffic = self.traffic.get(topic) or self._begin(topic)
+        traffic = self.traffic.get(topic) or self.traffic.setdefault(topic, Traffic())
         traffic.messages_in += messages
         traffic.bytes_in += size
 
     def polled(self, topic: tuple[int, int], messages: int, size: int) -> None:
         self.read_bytes += size
-        traffic = self.traffic.get(topic) or self._begin(topic)
+        traffic = self.traffic.get(topic) or self.traffic.setdefault(topic, Traffic())
         traffic.messages_out += messages
         traffic.bytes_out += size
-
-    def _begin(self, topic: tuple[int, int]) -> Traffic:
-        traffic = self.traffic[topic] = Traffic()
-        return traffic
 
     def forget(self, topic: tuple[int, int]) -> None:
         """Forget a topic that is deleted: its id is given out again."""

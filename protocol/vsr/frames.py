@@ -78,7 +78,7 @@ def measure(block: memoryview, start: int, end: int, size_max: int) -> int:
     if zeros:
         head = block[start : min(start + 8, end)]
         raise WireError(0, "a vsr header, which begins with zeros", head.hex(" "))
-    if size or end - start >= SIZE_END:
+    if end - start >= SIZE_END:
         raise WireError(48, f"a frame of {HEADER_SIZE} to {size_max} bytes", str(size))
     return 0
 

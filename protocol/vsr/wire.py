@@ -80,7 +80,7 @@ class VsrWire(Receiver):
         if type(reply) is Polled:
             return self._polled(header, reply)
         if type(reply) is Sent:
-            vsr = self._session
+            vsr = self._session  # a send is not asked again (see DEDUPLICATED): nothing of it is kept
             vsr.commit += 1
             body = sent_body(reply)
             return [reply_header(header, len(body), vsr.epoch, vsr.commit) + body]
